@@ -1,0 +1,496 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "config/settings.h"
+#include "base/error.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+enum setting_type { TYPE_MSEC, TYPE_COUNT, TYPE_PREFIXES, TYPE_WORD, TYPE_SERVERS, TYPE_PPV2_MODE, TYPE_SPP_ANSWERS };
+
+enum { CARRIED_TCP = 1 << PROTOCOL_TCP, CARRIED_UDP = 1 << PROTOCOL_UDP, CARRIED_BOTH = CARRIED_TCP | CARRIED_UDP };
+
+struct setting_row {
+	const char *name;
+	const char *help;
+	const char *zero; /* what the value 0 means; NULL where it is not allowed */
+	enum setting_type type;
+	unsigned int carried_by;
+	int64_t min, max;
+	int64_t default_value[PROTOCOL_N]; /* of the scalar types; lists and words default to empty */
+	size_t offset;
+	size_t size;
+};
+
+#define FIELD_MSEC(name)	name##_ms
+#define FIELD_COUNT(name)	name
+#define FIELD_PREFIXES(name)	name
+#define FIELD_WORD(name)	name
+#define FIELD_SERVERS(name)	name
+#define FIELD_PPV2_MODE(name)	name
+#define FIELD_SPP_ANSWERS(name) name
+
+#define FIELD_OF(scope, type, name)                                                                        \
+	.offset = offsetof(struct scope, FIELD_##type(name)), .size = sizeof(((struct scope *)0)->FIELD_##type(name))
+
+static const struct setting_row rule_rows[] = {
+#define RULE_SETTING(n, t, p, lo, hi, z, tcp, udp, h)                                                         \
+	{ .name = #n, .type = TYPE_##t, .carried_by = CARRIED_##p, .min = lo, .max = hi, .zero = z,        \
+		.default_value = { tcp, udp }, .help = h, FIELD_OF(rule_settings, t, n) },
+#include "tables/setting.def"
+};
+
+#define DEFAULT_MSEC(d)	   (d)
+#define DEFAULT_COUNT(d)   (d)
+#define DEFAULT_SERVERS(d) 0
+#define DEFAULT_WORD(d)	   0
+
+static const struct setting_row node_rows[] = {
+#define NODE_SETTING(n, t, lo, hi, z, d, h)                                                                   \
+	{ .name = #n, .type = TYPE_##t, .carried_by = CARRIED_BOTH, .min = lo, .max = hi, .zero = z,       \
+		.default_value = { DEFAULT_##t(d), DEFAULT_##t(d) }, .help = h, FIELD_OF(node_settings, t, n) },
+#include "tables/setting.def"
+};
+
+static const struct setting_word {
+	enum setting_type type;
+	int value;
+	const char *word;
+	const char *help;
+} words[] = {
+#define WORD_OF(enumeration, id, text, h) { TYPE_##enumeration, enumeration##_##id, text, h },
+#include "tables/setting.def"
+};
+
+static const struct {
+	const char *unit;
+	int64_t ms;
+} time_units[] = { { "h", 3600000 }, { "m", 60000 }, { "s", 1000 }, { "ms", 1 } };
+
+static const struct setting_row *row_of(enum setting_scope scope, unsigned int id)
+{
+	ASSERT(id < (scope == SETTING_SCOPE_RULE ? ARRAY_SIZE(rule_rows) : ARRAY_SIZE(node_rows)));
+	return scope == SETTING_SCOPE_RULE ? &rule_rows[id] : &node_rows[id];
+}
+
+static void *field_of(const struct setting_row *row, void *settings)
+{
+	return (char *)settings + row->offset;
+}
+
+static void store_scalar(const struct setting_row *row, int64_t value, void *settings)
+{
+	switch (row->type) {
+	case TYPE_MSEC:
+		memcpy(field_of(row, settings), &value, sizeof(value));
+		break;
+	case TYPE_COUNT:
+	case TYPE_PPV2_MODE:
+	case TYPE_SPP_ANSWERS:
+		memcpy(field_of(row, settings), &(uint32_t){ (uint32_t)value }, sizeof(uint32_t));
+		break;
+	case TYPE_PREFIXES:
+	case TYPE_WORD:
+	case TYPE_SERVERS:
+		break;
+	}
+}
+
+static int64_t load_scalar(const struct setting_row *row, const void *settings)
+{
+	const char *field = (const char *)settings + row->offset;
+	int64_t ms;
+	uint32_t count;
+
+	if (row->type == TYPE_MSEC) {
+		memcpy(&ms, field, sizeof(ms));
+		return ms;
+	}
+	memcpy(&count, field, sizeof(count));
+	return count;
+}
+
+void setting_defaults_rule(enum protocol protocol, struct rule_settings *ret_settings)
+{
+	memset(ret_settings, 0, sizeof(*ret_settings));
+	for (size_t i = 0; i < ARRAY_SIZE(rule_rows); i++)
+		store_scalar(&rule_rows[i], rule_rows[i].default_value[protocol], ret_settings);
+}
+
+void setting_defaults_node(struct node_settings *ret_settings)
+{
+	memset(ret_settings, 0, sizeof(*ret_settings));
+	for (size_t i = 0; i < ARRAY_SIZE(node_rows); i++)
+		store_scalar(&node_rows[i], node_rows[i].default_value[0], ret_settings);
+}
+
+int setting_find(enum setting_scope scope, const char *name, size_t length)
+{
+	size_t n = scope == SETTING_SCOPE_RULE ? ARRAY_SIZE(rule_rows) : ARRAY_SIZE(node_rows);
+
+	for (size_t i = 0; i < n; i++) {
+		const char *row_name = row_of(scope, (unsigned int)i)->name;
+
+		if (strlen(row_name) == length && strncasecmp(row_name, name, length) == 0)
+			return (int)i;
+	}
+	return -1;
+}
+
+const char *setting_name(enum setting_scope scope, unsigned int id)
+{
+	return row_of(scope, id)->name;
+}
+
+bool setting_carried_by(unsigned int rule_setting_id, enum protocol protocol)
+{
+	return row_of(SETTING_SCOPE_RULE, rule_setting_id)->carried_by & 1u << protocol;
+}
+
+/* --- writing --- */
+
+static void format_ms(int64_t ms, struct text *out)
+{
+	size_t i = 0;
+
+	while (ms == 0 ? strcmp(time_units[i].unit, "s") != 0 : ms % time_units[i].ms != 0)
+		i++;
+	text_printf(out, "%" PRId64 "%s", ms / time_units[i].ms, time_units[i].unit);
+}
+
+static void format_word(enum setting_type type, int64_t value, struct text *out)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		if (words[i].type == type && words[i].value == value)
+			text_str(out, words[i].word);
+}
+
+static void format_prefixes(const struct prefix_list *list, struct text *out)
+{
+	char prefix[PREFIX_TEXT_SIZE];
+
+	for (size_t i = 0; i < list->count; i++) {
+		prefix_format(&list->items[i], prefix);
+		text_printf(out, "%s%s", i ? "," : "", prefix);
+	}
+}
+
+static void format_servers(const struct server_list *list, struct text *out)
+{
+	char server[ADDR_TEXT_SIZE];
+
+	for (size_t i = 0; i < list->count; i++) {
+		addr_format(&list->items[i], server);
+		text_printf(out, "%s%s", i ? "," : "", server);
+	}
+}
+
+void setting_format(enum setting_scope scope, unsigned int id, const void *settings, struct text *out)
+{
+	const struct setting_row *row = row_of(scope, id);
+	const void *field = (const char *)settings + row->offset;
+
+	switch (row->type) {
+	case TYPE_MSEC:
+		format_ms(load_scalar(row, settings), out);
+		break;
+	case TYPE_COUNT:
+		text_u64(out, (uint64_t)load_scalar(row, settings));
+		break;
+	case TYPE_PPV2_MODE:
+	case TYPE_SPP_ANSWERS:
+		format_word(row->type, load_scalar(row, settings), out);
+		break;
+	case TYPE_PREFIXES:
+		format_prefixes(field, out);
+		break;
+	case TYPE_WORD:
+		text_str(out, field);
+		break;
+	case TYPE_SERVERS:
+		format_servers(field, out);
+		break;
+	}
+}
+
+/* What a value of the row must be, for people: "a time from 10ms to 10m (500ms, 3s, 5m, 1h), or 0". */
+static void describe_expected(const struct setting_row *row, struct text *out)
+{
+	const char *separator = "";
+
+	switch (row->type) {
+	case TYPE_MSEC:
+		text_str(out, "a time with its unit (500ms, 3s, 5m, 1h) from ");
+		format_ms(row->min, out);
+		text_str(out, " to ");
+		format_ms(row->max, out);
+		break;
+	case TYPE_COUNT:
+		text_printf(out, "a number from %" PRId64 " to %" PRId64, row->min, row->max);
+		break;
+	case TYPE_PREFIXES:
+		text_printf(out, "1 to %d prefixes such as 10.0.0.0/8,2001:db8::/32, no bit set behind a prefix",
+			PREFIX_LIST_MAX);
+		break;
+	case TYPE_WORD:
+		text_printf(out, "1 to %d characters of a-z A-Z 0-9 . _ -", WORD_MAX);
+		break;
+	case TYPE_SERVERS:
+		text_printf(out, "1 to %d addresses such as 127.0.0.1,[2001:db8::1]:5353", SERVER_LIST_MAX);
+		break;
+	case TYPE_PPV2_MODE:
+	case TYPE_SPP_ANSWERS:
+		for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+			if (words[i].type != row->type)
+				continue;
+			text_printf(out, "%s%s", separator, words[i].word);
+			separator = ", ";
+		}
+		break;
+	}
+	if (row->zero)
+		text_printf(out, ", or 0 (%s)", row->zero);
+}
+
+/* --- reading --- */
+
+/* Digits into a number of at most @max; -EINVAL for anything else. @ret_used: how many digits there were. */
+static int parse_digits(const char *value, size_t length, int64_t max, int64_t *ret_number, size_t *ret_used)
+{
+	int64_t n = 0;
+	size_t i;
+
+	for (i = 0; i < length && value[i] >= '0' && value[i] <= '9'; i++) {
+		n = n * 10 + (value[i] - '0');
+		if (n > max)
+			return -EINVAL;
+	}
+	if (i == 0)
+		return -EINVAL;
+	*ret_number = n;
+	*ret_used = i;
+	return 0;
+}
+
+static int parse_scalar(const struct setting_row *row, const char *value, size_t length, int64_t *ret)
+{
+	int64_t n, factor = 1;
+	size_t used;
+	int r;
+
+	r = parse_digits(value, length, INT64_C(1) << 40, &n, &used);
+	if (r)
+		return r;
+	if (row->zero && n == 0 && used == length) {
+		*ret = 0;
+		return 0;
+	}
+	if (row->type == TYPE_MSEC) {
+		factor = 0;
+		for (size_t i = 0; i < ARRAY_SIZE(time_units); i++)
+			if (length - used == strlen(time_units[i].unit) &&
+				strncasecmp(value + used, time_units[i].unit, length - used) == 0)
+				factor = time_units[i].ms;
+	} else if (used != length) {
+		return -EINVAL;
+	}
+	n *= factor;
+	if (factor == 0 || ((n < row->min || n > row->max) && !(row->zero && n == 0)))
+		return -EINVAL;
+	*ret = n;
+	return 0;
+}
+
+static int parse_word_of(enum setting_type type, const char *value, size_t length, int64_t *ret)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+		if (words[i].type == type && strlen(words[i].word) == length &&
+			strncasecmp(words[i].word, value, length) == 0) {
+			*ret = words[i].value;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
+/* Calls @item for each part between commas; an empty part is -EINVAL. */
+static int parse_list(const char *value, size_t length, size_t max, void *list,
+	int (*item)(const char *text, size_t length, size_t index, void *list), size_t *ret_count)
+{
+	size_t at = 0, count = 0;
+
+	for (;;) {
+		const char *comma = memchr(value + at, ',', length - at);
+		size_t end = comma ? (size_t)(comma - value) : length;
+
+		if (end == at || count == max || item(value + at, end - at, count, list))
+			return -EINVAL;
+		count++;
+		if (!comma)
+			break;
+		at = end + 1;
+	}
+	*ret_count = count;
+	return 0;
+}
+
+static int parse_prefix_item(const char *text, size_t length, size_t index, void *list)
+{
+	struct prefix *prefixes = list;
+
+	return prefix_parse(text, length, &prefixes[index]);
+}
+
+static int parse_server_item(const char *text, size_t length, size_t index, void *list)
+{
+	struct addr *servers = list;
+
+	return addr_parse(text, length, 53, &servers[index]);
+}
+
+static int parse_prefixes(const char *value, size_t length, struct arena *arena, struct prefix_list *ret)
+{
+	struct prefix found[PREFIX_LIST_MAX], *items;
+	size_t count;
+	int r;
+
+	r = parse_list(value, length, PREFIX_LIST_MAX, found, parse_prefix_item, &count);
+	if (r)
+		return r;
+	items = arena_alloc(arena, count * sizeof(*items));
+	if (!items)
+		return fault(-ENOMEM);
+	memcpy(items, found, count * sizeof(*items));
+	*ret = (struct prefix_list){ .items = items, .count = count };
+	return 0;
+}
+
+static int parse_servers(const char *value, size_t length, struct server_list *ret)
+{
+	struct server_list found = { 0 };
+	int r;
+
+	r = parse_list(value, length, SERVER_LIST_MAX, found.items, parse_server_item, &found.count);
+	if (r)
+		return r;
+	*ret = found;
+	return 0;
+}
+
+static int parse_word(const char *value, size_t length, char ret[static WORD_MAX + 1])
+{
+	if (length == 0 || length > WORD_MAX)
+		return -EINVAL;
+	for (size_t i = 0; i < length; i++) {
+		char c = value[i];
+
+		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+			    c == '_' || c == '-'))
+			return -EINVAL;
+	}
+	memset(ret, 0, WORD_MAX + 1);
+	memcpy(ret, value, length);
+	return 0;
+}
+
+int setting_parse(enum setting_scope scope, unsigned int id, const char *value, size_t length, struct arena *arena,
+	void *settings, struct text *ret_why)
+{
+	const struct setting_row *row = row_of(scope, id);
+	void *field = field_of(row, settings);
+	int64_t scalar = 0;
+	int r = -EINVAL;
+
+	switch (row->type) {
+	case TYPE_MSEC:
+	case TYPE_COUNT:
+		r = parse_scalar(row, value, length, &scalar);
+		break;
+	case TYPE_PPV2_MODE:
+	case TYPE_SPP_ANSWERS:
+		r = parse_word_of(row->type, value, length, &scalar);
+		break;
+	case TYPE_PREFIXES:
+		r = parse_prefixes(value, length, arena, field);
+		break;
+	case TYPE_WORD:
+		r = parse_word(value, length, field);
+		break;
+	case TYPE_SERVERS:
+		r = parse_servers(value, length, field);
+		break;
+	}
+	if (r == -EINVAL)
+		describe_expected(row, ret_why);
+	if (r == 0)
+		store_scalar(row, scalar, settings);
+	return r;
+}
+
+void setting_copy(enum setting_scope scope, unsigned int id, const void *from, void *to)
+{
+	const struct setting_row *row = row_of(scope, id);
+
+	memcpy(field_of(row, to), (const char *)from + row->offset, row->size);
+}
+
+bool setting_equal(enum setting_scope scope, unsigned int id, const void *a, const void *b)
+{
+	const struct setting_row *row = row_of(scope, id);
+	const void *fa = (const char *)a + row->offset, *fb = (const char *)b + row->offset;
+
+	if (row->type == TYPE_PREFIXES) {
+		const struct prefix_list *la = fa, *lb = fb;
+
+		return la->count == lb->count &&
+			(la->count == 0 || memcmp(la->items, lb->items, la->count * sizeof(*la->items)) == 0);
+	}
+	return memcmp(fa, fb, row->size) == 0;
+}
+
+static void document_rows(enum setting_scope scope, unsigned int count, struct text *out)
+{
+	for (unsigned int i = 0; i < count; i++) {
+		const struct setting_row *row = row_of(scope, i);
+		bool scalar = row->type == TYPE_MSEC || row->type == TYPE_COUNT;
+
+		text_printf(out, "| `%s` | %s | ", row->name,
+			row->carried_by == CARRIED_TCP	       ? "tcp"
+				: row->carried_by == CARRIED_UDP ? "udp"
+								 : "tcp, udp");
+		describe_expected(row, out);
+		text_str(out, " | ");
+		for (int p = PROTOCOL_TCP; p <= PROTOCOL_UDP; p++) {
+			struct rule_settings rule;
+			struct node_settings node;
+
+			if (!(row->carried_by & 1u << p) || (p == PROTOCOL_UDP && row->carried_by == CARRIED_BOTH &&
+							      row->default_value[0] == row->default_value[1]))
+				continue;
+			if (p == PROTOCOL_UDP && row->carried_by == CARRIED_BOTH)
+				text_str(out, "; udp ");
+			setting_defaults_rule((enum protocol)p, &rule);
+			setting_defaults_node(&node);
+			if (!scalar && row->type != TYPE_PPV2_MODE && row->type != TYPE_SPP_ANSWERS)
+				text_str(out, "none");
+			else
+				setting_format(scope, i, scope == SETTING_SCOPE_RULE ? (void *)&rule : (void *)&node, out);
+		}
+		text_printf(out, " | %s |\n", row->help);
+	}
+}
+
+void settings_document(struct text *out)
+{
+	static const char head[] = "| option | of | value | default | what it does |\n| --- | --- | --- | --- | --- |\n";
+
+	text_str(out, "# Settings\n\nMade from tables/setting.def by `make docs`. How they are written in a rules file: "
+		      "[rules-file.md](../rules-file.md).\n\n## Of a rule\n\n");
+	text_str(out, head);
+	document_rows(SETTING_SCOPE_RULE, ARRAY_SIZE(rule_rows), out);
+	text_str(out, "\n## Of the node\n\n");
+	text_str(out, head);
+	document_rows(SETTING_SCOPE_NODE, ARRAY_SIZE(node_rows), out);
+}

@@ -1,0 +1,515 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "edge/apply.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "flow/rule_state.h"
+#include "io/sock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { ERRORS_TEXT_MAX = 8 << 20 };
+
+/* --- reading and checking --- */
+
+static int read_file(const char *path, char **ret_text, size_t *ret_length, struct text *out)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	size_t length = 0;
+	char *text = malloc(RULES_TEXT_MAX + 1);
+	ssize_t n = 0;
+
+	if (fd >= 0 && text) {
+		/* one byte more than allowed, so that a longer file is seen to be longer */
+		while (length < RULES_TEXT_MAX + 1 && (n = read(fd, text + length, RULES_TEXT_MAX + 1 - length)) > 0)
+			length += (size_t)n;
+	}
+	if (fd < 0 || !text || n < 0) {
+		text_printf(out, "%s: %s\n", path, strerror(errno));
+		free(text);
+		if (fd >= 0)
+			close(fd);
+		return RULES_E_WRONG;
+	}
+	close(fd);
+	*ret_text = text;
+	*ret_length = length;
+	return RULES_OK;
+}
+
+int apply_check(const struct options *options, struct rule_set *ret_set, struct text *out)
+{
+	struct problems problems = { 0 };
+	size_t length;
+	char *text;
+	int r;
+
+	r = read_file(options->rules_path, &text, &length, out);
+	if (r)
+		return r;
+	r = rules_parse(text, length, options->limits, ret_set, &problems);
+	free(text);
+	problems_format(&problems, options->rules_path, out);
+	problems_free(&problems);
+	if (r < 0)
+		text_printf(out, "%s: %s\n", options->rules_path, fault_text(r));
+	return r ? RULES_E_WRONG : RULES_OK;
+}
+
+/* --- the snapshot --- */
+
+static void release_rule(struct snapshot_rule *rule)
+{
+	rule_state_unref(rule->state);
+	name_unref(rule->name);
+}
+
+/* A rule of the same id goes on with its counters and limits. */
+static struct rule_state *state_for(const struct edge *e, const struct rule *rule)
+{
+	for (size_t i = 0; e->snapshot && i < e->snapshot->set.count; i++)
+		if (strcmp(e->snapshot->rules[i].rule->id, rule->id) == 0)
+			return rule_state_ref(e->snapshot->rules[i].state);
+	return rule_state_new(rule->id, e->options.workers);
+}
+
+static int make_snapshot(struct edge *e, struct rule_set *set, struct snapshot **ret_snapshot)
+{
+	struct snapshot *s;
+	int r;
+
+	r = snapshot_new(set, e->version + 1, release_rule, &s);
+	if (r)
+		return r;
+	resolver_configure(e->resolver, &s->set.node);
+	for (size_t i = 0; i < s->set.count; i++) {
+		struct snapshot_rule *rule = &s->rules[i];
+
+		rule->state = state_for(e, rule->rule);
+		if (rule->rule->origin_name)
+			rule->name = resolver_name(e->resolver, rule->rule->origin_name);
+		if (!rule->state || (rule->rule->origin_name && !rule->name)) {
+			snapshot_unref(s);
+			return fault(-ENOMEM);
+		}
+	}
+	*ret_snapshot = s;
+	return 0;
+}
+
+static void set_snapshot(struct edge *e, struct snapshot *next)
+{
+	struct snapshot *old = e->snapshot;
+
+	pthread_mutex_lock(&e->snapshot_lock);
+	e->snapshot = next;
+	pthread_mutex_unlock(&e->snapshot_lock);
+	e->version = next->version;
+	snapshot_unref(old);
+}
+
+/* --- sockets --- */
+
+static struct ip any_ip(bool v4)
+{
+	return v4 ? ip_from_v4((uint8_t[4]){ 0 }) : (struct ip){ 0 };
+}
+
+static bool family_missing(int error)
+{
+	return error == -EAFNOSUPPORT || error == -EADDRNOTAVAIL || error == -ENOPROTOOPT;
+}
+
+static int add_socket(struct bound_sockets *sockets, int fd, enum protocol protocol, bool v4, uint16_t port)
+{
+	int r = bound_sockets_add(sockets, (struct bound_socket){ .fd = fd, .protocol = protocol, .v4 = v4, .port = port });
+
+	if (r)
+		close(fd);
+	return r;
+}
+
+/* Sockets for steering: bound to loopback, since where they are bound does not matter. */
+static int open_steered(struct edge *e, struct bound_sockets *sockets, struct steer_sockets *ret_steer)
+{
+	static const uint8_t loopback_v4[4] = { 127, 0, 0, 1 };
+	static const struct ip loopback_v6 = { .bytes = { [15] = 1 } };
+
+	for (int i = 0; i < PROTOCOL_N * 2; i++) {
+		enum protocol protocol = (enum protocol)(i / 2);
+		bool v4 = i % 2 == 0;
+		struct addr local = { .ip = v4 ? ip_from_v4(loopback_v4) : loopback_v6 };
+		int *first = &ret_steer->fd[protocol][!v4];
+
+		*first = -1;
+		for (unsigned int w = 0; w < e->options.workers; w++) {
+			int fd = listener_open(protocol, &local);
+			int r = fd;
+
+			if (fd < 0 && w == 0 && !v4 && family_missing(fd))
+				break; /* a machine without IPv6 */
+			if (fd >= 0)
+				r = add_socket(&sockets[w], fd, protocol, v4, 0);
+			if (r == 0 && w == 0)
+				r = sock_local(fd, &local); /* the others join the first one's port */
+			if (r)
+				return r;
+			if (w == 0)
+				*first = fd;
+		}
+		ret_steer->port[protocol][!v4] = local.port;
+	}
+	return 0;
+}
+
+static void close_all(struct edge *e, struct bound_sockets *sockets)
+{
+	for (unsigned int w = 0; w < e->options.workers; w++)
+		bound_sockets_close(&sockets[w]);
+}
+
+/* One address and port, for every worker. */
+static int bind_port(struct edge *e, struct bound_sockets *sockets, enum protocol protocol, const struct addr *local)
+{
+	for (unsigned int w = 0; w < e->options.workers; w++) {
+		int fd = listener_open(protocol, local);
+		int r = fd;
+
+		if (fd >= 0)
+			r = add_socket(&sockets[w], fd, protocol, ip_is_v4(&local->ip), local->port);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int bind_port_everywhere(struct edge *e, struct bound_sockets *sockets, enum protocol protocol, unsigned int port,
+	struct text *out)
+{
+	char address[ADDR_TEXT_SIZE];
+	struct addr local = { .port = (uint16_t)port };
+	size_t count = e->options.listen_count;
+
+	for (size_t i = 0; i < (count ? count : 2); i++) {
+		int r;
+
+		local.ip = count ? e->options.listen[i] : any_ip(i == 0);
+		r = bind_port(e, sockets, protocol, &local);
+		if (r && !(count == 0 && i == 1 && family_missing(r))) {
+			addr_format(&local, address);
+			text_printf(out, "%s %s: %s%s\n", protocol_name(protocol), address, strerror(-r),
+				r == -EMFILE ? "; without BPF every port takes file descriptors for every worker, address and family: "
+					       "use fewer ports or workers, or raise the limit" : "");
+			return r;
+		}
+	}
+	return 0;
+}
+
+/* Plain binds: a socket for every worker, address and port that is served now and was not before. */
+static int bind_new_ports(struct edge *e, const struct port_map *serve, struct bound_sockets *sockets, struct text *out)
+{
+	for (int p = 0; p < PROTOCOL_N; p++) {
+		for (unsigned int port = 1; port < 1 << 16; port++) {
+			enum protocol protocol = (enum protocol)p;
+			int r;
+
+			if (!port_map_has(serve, protocol, port) || port_map_has(&e->held, protocol, port))
+				continue;
+			r = bind_port_everywhere(e, sockets, protocol, port, out);
+			if (r)
+				return r;
+		}
+	}
+	return 0;
+}
+
+/* --- ports --- */
+
+static void steer_change(struct edge *e, enum protocol protocol, unsigned int port, bool ours)
+{
+	if (e->steer)
+		steer_set(e->steer, protocol, (uint16_t)port, ours);
+}
+
+/* Ports that are not served any more: TCP at once; UDP when the drain time is over. */
+static void let_go(struct edge *e, const struct port_map *serve, enum protocol protocol)
+{
+	for (unsigned int port = 1; port < 1 << 16; port++) {
+		if (!port_map_has(&e->held, protocol, port) || port_map_has(serve, protocol, port))
+			continue;
+		steer_change(e, protocol, port, false);
+		e->held.bits[protocol][port / 64] &= ~(UINT64_C(1) << (port % 64));
+	}
+}
+
+static void take_up(struct edge *e, const struct port_map *serve)
+{
+	for (int p = 0; p < PROTOCOL_N; p++) {
+		for (unsigned int port = 1; port < 1 << 16; port++) {
+			if (!port_map_has(serve, (enum protocol)p, port) || port_map_has(&e->held, (enum protocol)p, port))
+				continue;
+			steer_change(e, (enum protocol)p, port, true);
+			port_map_add(&e->held, (enum protocol)p, port);
+		}
+	}
+}
+
+static void drain_over(struct timer *timer)
+{
+	struct edge *e = CONTAINER_OF(timer, struct edge, drain_timer);
+
+	let_go(e, &e->serve_next, PROTOCOL_UDP);
+	for (unsigned int w = 0; w < e->options.workers && !e->steer; w++) {
+		struct mail *mail = calloc(1, sizeof(*mail));
+
+		if (!mail) {
+			log_error("worker %u: out of memory, it keeps listening on UDP ports that were removed", w);
+			continue;
+		}
+		mail->deliver = worker_close_unused_udp;
+		mailbox_post(&e->workers[w]->mailbox, mail);
+	}
+}
+
+/* --- at start --- */
+
+static int steer_or_bind(struct edge *e, struct bound_sockets *sockets, struct text *out)
+{
+	struct steer_sockets steered = { 0 };
+	char why_bytes[256];
+	struct text why = text_fixed(why_bytes, sizeof(why_bytes));
+	int r;
+
+	if (e->options.no_bpf) {
+		e->steering = "off: --no-bpf";
+		return bind_new_ports(e, &e->serve_next, sockets, out);
+	}
+	r = open_steered(e, sockets, &steered);
+	if (r) {
+		text_printf(out, "listening sockets: %s\n", fault_text(r));
+		return r;
+	}
+	r = steer_open(&steered, e->options.listen, e->options.listen_count, &why, &e->steer);
+	if (r == 0) {
+		e->steering = "bpf";
+		return 0;
+	}
+	e->steering = "off: BPF is refused";
+	log_warning("%s; every port is bound by itself instead, which takes a file descriptor for each port, worker and address "
+		    "family (about %u ports here)",
+		why.bytes, e->node.fd_max / (e->options.workers * 2));
+	close_all(e, sockets);
+	return bind_new_ports(e, &e->serve_next, sockets, out);
+}
+
+int apply_first(struct edge *e, struct bound_sockets *ret_sockets, struct text *out)
+{
+	struct problems problems = { 0 };
+	struct rule_set set = { 0 };
+	struct snapshot *snapshot;
+	int r;
+
+	timer_init(&e->drain_timer, drain_over);
+	r = apply_check(&e->options, &set, out);
+	if (r)
+		return r;
+	r = port_plan(&set, e->options.listen, e->options.listen_count, &e->held, &e->serve_next, &problems);
+	problems_format(&problems, e->options.rules_path, out);
+	problems_free(&problems);
+	if (r == 0)
+		r = make_snapshot(e, &set, &snapshot);
+	if (r) {
+		if (r < 0)
+			text_printf(out, "%s: %s\n", e->options.rules_path, fault_text(r));
+		rules_free(&set);
+		return r;
+	}
+	set_snapshot(e, snapshot);
+	r = steer_or_bind(e, ret_sockets, out);
+	if (r)
+		close_all(e, ret_sockets);
+	return r;
+}
+
+void apply_open_ports(struct edge *e)
+{
+	take_up(e, &e->serve_next);
+}
+
+/* --- reload --- */
+
+static void tell(struct list *waiters, bool applied, const char *text)
+{
+	while (!list_empty(waiters)) {
+		struct reload_waiter *w = CONTAINER_OF(waiters->next, struct reload_waiter, node);
+
+		list_del(&w->node);
+		w->told(w, applied, text);
+	}
+}
+
+static void refused(struct edge *e, const struct text *errors)
+{
+	const char *text = errors->bytes ? errors->bytes : "out of memory\n";
+
+	counter_add(&e->reloads.refused, 1);
+	for (const char *line = text; *line;) {
+		size_t length = strcspn(line, "\n");
+
+		log_error("%.*s", (int)length, line);
+		line += length + (line[length] == '\n');
+	}
+	log_error("reload refused, version %llu stays in force", (unsigned long long)e->version);
+	tell(&e->reload_waiters, false, text);
+}
+
+static void reload_begin(struct edge *e);
+
+/* Every worker serves the new snapshot. */
+static void reload_done(struct edge *e)
+{
+	nsec_t took = clock_now() - e->reload_began;
+	char line[128];
+	struct text text = text_fixed(line, sizeof(line));
+
+	take_up(e, &e->serve_next);
+	timer_start(&e->loop.timers, &e->drain_timer, clock_now() + (nsec_t)e->options.drain_s * NSEC_PER_SEC);
+	resolver_forget_unused(e->resolver);
+	counter_add(&e->reloads.applied, 1);
+	atomic_store(&e->reloads.last_apply_us, (uint64_t)(took / NSEC_PER_USEC));
+	text_printf(&text, "version %llu applied: %zu rules, %.1f ms\n", (unsigned long long)e->version,
+		e->snapshot->set.count, (double)took / (double)NSEC_PER_MSEC);
+	log_info("%.*s", (int)text.length - 1, text.bytes);
+	tell(&e->reload_waiters, true, text.bytes);
+	if (e->reload_again)
+		reload_begin(e);
+}
+
+static void acknowledged(struct mail *mail, void *to)
+{
+	struct edge *e = to;
+
+	free(CONTAINER_OF(mail, struct mail_apply, mail));
+	if (--e->unacknowledged == 0)
+		reload_done(e);
+}
+
+static struct mail_apply *make_mail(struct edge *e, struct worker *worker, struct snapshot *snapshot,
+	struct bound_sockets *sockets)
+{
+	struct mail_apply *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return NULL;
+	*m = (struct mail_apply){
+		.mail = { .deliver = worker_apply },
+		.worker = worker,
+		.snapshot = snapshot_ref(snapshot),
+		.sockets = *sockets,
+		.drain = (nsec_t)e->options.drain_s * NSEC_PER_SEC,
+		.acknowledge = acknowledged,
+	};
+	return m;
+}
+
+/* Everything that can fail is done before the first worker hears of it. */
+static int prepare(struct edge *e, struct text *out, struct snapshot **ret_snapshot, struct mail_apply **mails)
+{
+	struct bound_sockets sockets[OPTIONS_WORKERS_MAX] = { 0 };
+	struct problems problems = { 0 };
+	struct rule_set set = { 0 };
+	struct port_map serve;
+	int r;
+
+	r = apply_check(&e->options, &set, out);
+	if (r)
+		return r;
+	r = port_plan(&set, e->options.listen, e->options.listen_count, &e->held, &serve, &problems);
+	problems_format(&problems, e->options.rules_path, out);
+	problems_free(&problems);
+	if (r == 0 && !e->steer)
+		r = bind_new_ports(e, &serve, sockets, out);
+	if (r == 0)
+		r = make_snapshot(e, &set, ret_snapshot);
+	for (unsigned int w = 0; w < e->options.workers && r == 0; w++) {
+		mails[w] = make_mail(e, e->workers[w], *ret_snapshot, &sockets[w]);
+		if (!mails[w])
+			r = fault(-ENOMEM);
+	}
+	if (r == 0) {
+		e->serve_next = serve;
+		return 0;
+	}
+	if (r < 0)
+		text_printf(out, "%s: %s\n", e->options.rules_path, fault_text(r));
+	for (unsigned int w = 0; w < e->options.workers; w++) {
+		if (mails[w])
+			snapshot_unref(mails[w]->snapshot);
+		free(mails[w]);
+	}
+	close_all(e, sockets);
+	rules_free(&set);
+	snapshot_unref(*ret_snapshot);
+	return r;
+}
+
+static void reload_begin(struct edge *e)
+{
+	struct mail_apply *mails[OPTIONS_WORKERS_MAX] = { 0 };
+	struct text errors = text_growing(ERRORS_TEXT_MAX);
+	struct snapshot *snapshot = NULL;
+
+	e->reload_again = false;
+	e->reload_began = clock_now();
+	while (!list_empty(&e->reload_waiters_next)) {
+		struct list *node = e->reload_waiters_next.next;
+
+		list_del(node);
+		list_add(&e->reload_waiters, node);
+	}
+	if (prepare(e, &errors, &snapshot, mails)) {
+		refused(e, &errors);
+	} else {
+		timer_stop(&e->drain_timer);
+		let_go(e, &e->serve_next, PROTOCOL_TCP);
+		set_snapshot(e, snapshot);
+		e->unacknowledged = e->options.workers;
+		for (unsigned int w = 0; w < e->options.workers; w++) {
+			atomic_fetch_add(&e->node.fds, (uint32_t)mails[w]->sockets.count);
+			mailbox_post(&e->workers[w]->mailbox, &mails[w]->mail);
+		}
+	}
+	text_free(&errors);
+}
+
+void apply_reload(struct edge *e, struct reload_waiter *waiter)
+{
+	if (waiter)
+		list_add(&e->reload_waiters_next, &waiter->node);
+	if (e->unacknowledged)
+		e->reload_again = true;
+	else
+		reload_begin(e);
+}
+
+void apply_close_ports(struct edge *e)
+{
+	static const struct port_map none;
+
+	if (e->steer)
+		let_go(e, &none, PROTOCOL_TCP);
+}
+
+void apply_deinit(struct edge *e)
+{
+	timer_stop(&e->drain_timer);
+	steer_close(e->steer);
+	e->steer = NULL;
+	snapshot_unref(e->snapshot);
+	e->snapshot = NULL;
+}

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * tidegate-edge: starts, waits for signals, stops.
+ *
+ * Order of the start: rules checked, sockets and BPF made, flow log, control socket and metrics opened; then privileges
+ * are dropped; then the threads start; then the ports are opened. Signals: SIGHUP reads the rules again, SIGUSR1 opens
+ * the flow log again, SIGTERM and SIGINT drain and stop, a second one stops at once.
+ */
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "edge/apply.h"
+#include "edge/control_socket.h"
+#include "edge/metrics.h"
+#include "edge/privilege.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+enum {
+	FD_RESERVE = 160, /* beside flows: logs, control clients, metrics, resolver, a reload's file */
+	ERRORS_MAX = 8 << 20,
+	CLIENT_SLOTS_A_FLOW = 4,
+};
+
+struct signals {
+	struct source source;
+	int fd;
+	struct edge *edge;
+};
+
+/* --- signals --- */
+
+static void stop_workers(struct edge *e, nsec_t drain)
+{
+	for (unsigned int w = 0; w < e->options.workers; w++) {
+		struct mail_stop *m = calloc(1, sizeof(*m));
+
+		ASSERT(m);
+		m->mail.deliver = worker_stop;
+		m->drain = drain;
+		mailbox_post(&e->workers[w]->mailbox, &m->mail);
+	}
+}
+
+static void stop(struct edge *e)
+{
+	if (e->stops++ == 0) {
+		log_info("stopping: no new flows, those that run have %u s (a second signal ends them at once)", e->options.drain_s);
+		apply_close_ports(e);
+		stop_workers(e, (nsec_t)e->options.drain_s * NSEC_PER_SEC);
+	} else {
+		stop_workers(e, 0);
+	}
+}
+
+static void signals_ready(struct source *source, uint32_t events)
+{
+	struct signals *s = CONTAINER_OF(source, struct signals, source);
+	struct signalfd_siginfo info;
+
+	(void)events;
+	while (read(s->fd, &info, sizeof(info)) == sizeof(info)) {
+		switch (info.ssi_signo) {
+		case SIGHUP:
+			if (s->edge->stops == 0)
+				apply_reload(s->edge, NULL);
+			break;
+		case SIGUSR1:
+			flow_log_reopen(&s->edge->log);
+			break;
+		default:
+			stop(s->edge);
+		}
+	}
+}
+
+static int signals_open(struct signals *s, struct edge *e)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR1);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	pthread_sigmask(SIG_BLOCK, &set, NULL); /* inherited by every thread */
+	signal(SIGPIPE, SIG_IGN);
+	s->edge = e;
+	s->fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (s->fd < 0)
+		return fault(-errno);
+	source_init(&s->source, signals_ready);
+	return loop_add(&e->loop, s->fd, &s->source, EPOLLIN);
+}
+
+/* --- start --- */
+
+static int check_only(const struct options *options)
+{
+	struct text out = text_growing(ERRORS_MAX);
+	struct rule_set set = { 0 };
+	int r = apply_check(options, &set, &out);
+
+	if (r)
+		fputs(out.bytes ? out.bytes : "out of memory\n", stderr);
+	else
+		printf("%s: %zu rules, no errors\n", options->rules_path, set.count);
+	rules_free(&set);
+	text_free(&out);
+	return r ? 1 : 0;
+}
+
+static void node_name(const struct node_settings *settings, char out[static 64])
+{
+	if (settings->name[0])
+		memcpy(out, settings->name, sizeof(settings->name));
+	else if (gethostname(out, 64) < 0)
+		memcpy(out, "node", 5);
+	out[63] = 0;
+}
+
+static int node_init(struct node_state *node, unsigned int workers)
+{
+	uint32_t fds = privilege_raise_fd_limit(), slots = CLIENT_WINDOW;
+
+	node->hash_key = hash_new_key();
+	node->workers = workers;
+	node->fd_max = fds > 2 * FD_RESERVE ? fds - FD_RESERVE : fds / 2;
+	while (slots < node->fd_max * CLIENT_SLOTS_A_FLOW)
+		slots *= 2;
+	return client_table_init(&node->clients, slots);
+}
+
+/* What needs privileges, or may fail for reasons to be told at the prompt. */
+static int prepare(struct edge *e, struct bound_sockets *sockets, struct signals *signals, struct text *out)
+{
+	char name[64], metrics[ADDR_TEXT_SIZE];
+	int r;
+
+	e->started = clock_now();
+	list_init(&e->reload_waiters);
+	list_init(&e->reload_waiters_next);
+	pthread_mutex_init(&e->snapshot_lock, NULL);
+	r = loop_init(&e->loop);
+	if (r == 0)
+		r = mailbox_init(&e->mailbox, &e->loop, e);
+	if (r == 0)
+		r = signals_open(signals, e);
+	if (r == 0)
+		r = node_init(&e->node, e->options.workers);
+	if (r == 0)
+		r = resolver_new(&e->loop, e->options.workers, &e->resolver);
+	if (r) {
+		text_printf(out, "starting: %s\n", fault_text(r));
+		return r;
+	}
+	r = apply_first(e, sockets, out);
+	if (r)
+		return r;
+	node_name(&e->snapshot->set.node, name);
+	r = flow_log_open(&e->log, e->options.log_path, name, e->options.workers);
+	if (r) {
+		text_printf(out, "--log %s: %s\n", e->options.log_path ? e->options.log_path : "", strerror(-r));
+		return r;
+	}
+	if (e->options.socket_path) {
+		r = control_socket_open(e, e->options.socket_path, &e->control);
+		if (r) {
+			text_printf(out, "--socket %s: %s\n", e->options.socket_path, strerror(-r));
+			return r;
+		}
+	}
+	for (unsigned int w = 0; w < e->options.workers && r == 0; w++) {
+		long cores = sysconf(_SC_NPROCESSORS_ONLN);
+		int core = e->options.workers > 1 && cores >= (long)e->options.workers ? (int)w : -1;
+
+		atomic_fetch_add(&e->node.fds, (uint32_t)sockets[w].count);
+		r = worker_new(&e->workers[w], w, &e->node, &e->log.logs[w], e->snapshot, &sockets[w], e->node.fd_max,
+			&e->mailbox, core);
+	}
+	if (r == 0)
+		r = privilege_drop();
+	if (r) {
+		text_printf(out, "starting: %s\n", fault_text(r));
+		return r;
+	}
+	if (e->options.metrics.port) {
+		r = metrics_open(e, &e->options.metrics, &e->metrics);
+		if (r) {
+			addr_format(&e->options.metrics, metrics);
+			text_printf(out, "--metrics %s: %s\n", metrics, strerror(-r));
+		}
+	}
+	return r;
+}
+
+static void worker_ended(struct mail *mail, void *to)
+{
+	struct edge *e = to;
+
+	(void)mail;
+	if (--e->workers_running == 0)
+		loop_stop(&e->loop);
+}
+
+static int start_threads(struct edge *e)
+{
+	int r = flow_log_start(&e->log);
+
+	for (unsigned int w = 0; w < e->options.workers && r == 0; w++) {
+		r = worker_start(e->workers[w], worker_ended);
+		if (r == 0)
+			e->workers_running++;
+	}
+	return r;
+}
+
+static void say_ready(const struct edge *e)
+{
+	log_info("ready: %zu rules, %u tcp and %u udp ports, %u workers, steering %s", e->snapshot->set.count,
+		port_map_count(&e->held, PROTOCOL_TCP), port_map_count(&e->held, PROTOCOL_UDP), e->options.workers, e->steering);
+}
+
+static void deinit(struct edge *e, struct bound_sockets *sockets, struct signals *signals)
+{
+	metrics_close(e->metrics);
+	control_socket_close(e->control);
+	resolver_free(e->resolver);
+	for (unsigned int w = 0; w < e->options.workers; w++) {
+		bound_sockets_close(&sockets[w]);
+		worker_free(e->workers[w]);
+	}
+	flow_log_close(&e->log);
+	apply_deinit(e);
+	client_table_deinit(&e->node.clients);
+	if (signals->fd >= 0)
+		close(signals->fd);
+	mailbox_deinit(&e->mailbox);
+	loop_deinit(&e->loop);
+	pthread_mutex_destroy(&e->snapshot_lock);
+}
+
+static int serve(struct edge *e)
+{
+	struct bound_sockets sockets[OPTIONS_WORKERS_MAX] = { 0 };
+	struct text out = text_growing(ERRORS_MAX);
+	struct signals signals = { .fd = -1 };
+	int r;
+
+	r = prepare(e, sockets, &signals, &out);
+	if (r)
+		fputs(out.bytes ? out.bytes : "out of memory\n", stderr);
+	text_free(&out);
+	if (r == 0) {
+		r = start_threads(e);
+		if (r)
+			log_error("starting threads: %s", fault_text(r));
+	}
+	if (r == 0) {
+		resolver_workers(e->resolver, e->workers);
+		apply_open_ports(e);
+		say_ready(e);
+		r = loop_run(&e->loop);
+	}
+	if (e->workers_running) {
+		stop_workers(e, 0);
+		while (e->workers_running && loop_turn(&e->loop, -1) == 0)
+			;
+	}
+	for (unsigned int w = 0; w < e->options.workers; w++)
+		if (e->workers[w] && e->workers[w]->thread)
+			pthread_join(e->workers[w]->thread, NULL);
+	deinit(e, sockets, &signals);
+	if (r == 0)
+		log_info("stopped");
+	return r ? 1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+	static struct edge edge;
+
+	options_parse(argc, argv, &edge.options);
+	return edge.options.check ? check_only(&edge.options) : serve(&edge);
+}

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "edge/port_map.h"
+#include "base/log.h"
+#include "io/sock_diag.h"
+
+#include <string.h>
+
+enum { LEFT_LOG_MAX = 10 };
+
+unsigned int port_map_count(const struct port_map *m, enum protocol protocol)
+{
+	unsigned int count = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(m->bits[protocol]); i++)
+		count += (unsigned int)__builtin_popcountll(m->bits[protocol][i]);
+	return count;
+}
+
+struct plan {
+	const struct rule_set *set;
+	const struct ip *listen;
+	size_t listen_count;
+	const struct port_map *held;
+	struct port_map *serve;
+	struct problems *problems;
+	enum protocol protocol;
+	unsigned int left; /* ports left to others */
+};
+
+static bool is_any(const struct ip *ip)
+{
+	static const struct ip any_v6, any_v4 = { .bytes = { [10] = 0xff, [11] = 0xff } };
+
+	return ip_equal(ip, &any_v6) || ip_equal(ip, &any_v4);
+}
+
+/* Whether a socket bound to @local and one of ours could be meant by the same packet. */
+static bool addresses_meet(const struct plan *p, const struct ip *local)
+{
+	if (p->listen_count == 0 || is_any(local))
+		return true;
+	for (size_t i = 0; i < p->listen_count; i++)
+		if (ip_equal(&p->listen[i], local))
+			return true;
+	return false;
+}
+
+/* The rule entry that has a port; the port is known to be in the set. */
+static const struct rule *find_entry(const struct plan *p, unsigned int port, size_t *ret_entry)
+{
+	for (size_t i = 0; i < p->set->count; i++) {
+		const struct rule *rule = &p->set->rules[i];
+
+		if (rule->protocol != p->protocol)
+			continue;
+		for (size_t e = 0; e < rule->edge_ports.count; e++) {
+			if (port >= rule->edge_ports.items[e].first && port <= rule->edge_ports.items[e].last) {
+				*ret_entry = e;
+				return rule;
+			}
+		}
+	}
+	return NULL;
+}
+
+static void other_listener(const struct sock_diag_entry *other, void *arg)
+{
+	struct plan *p = arg;
+	unsigned int port = other->local.port;
+	char owner[SOCK_OWNER_SIZE];
+	const struct rule *rule;
+	size_t entry;
+
+	if (!port_map_has(p->serve, p->protocol, port) || port_map_has(p->held, p->protocol, port) ||
+		!addresses_meet(p, &other->local.ip))
+		return;
+	rule = find_entry(p, port, &entry);
+	p->serve->bits[p->protocol][port / 64] &= ~(UINT64_C(1) << (port % 64));
+	if (rule && rule->edge_ports.items[entry].first == rule->edge_ports.items[entry].last) {
+		sock_owner(other, owner);
+		problem_add(p->problems, rule->line, rule->edge_columns[entry],
+			"%s port %u is in use by %s, expected a port that no other program listens on",
+			protocol_name(p->protocol), port, owner);
+		return;
+	}
+	if (p->left++ < LEFT_LOG_MAX) {
+		sock_owner(other, owner);
+		log_info("%s port %u is left to %s, which listens on it", protocol_name(p->protocol), port, owner);
+	}
+}
+
+static void add_all(const struct rule_set *set, struct port_map *serve)
+{
+	for (size_t i = 0; i < set->count; i++) {
+		const struct rule *rule = &set->rules[i];
+
+		for (size_t e = 0; e < rule->edge_ports.count; e++)
+			for (unsigned int port = rule->edge_ports.items[e].first; port <= rule->edge_ports.items[e].last; port++)
+				port_map_add(serve, rule->protocol, port);
+	}
+}
+
+int port_plan(const struct rule_set *set, const struct ip *listen, size_t listen_count, const struct port_map *held,
+	struct port_map *ret_serve, struct problems *problems)
+{
+	struct plan plan = {
+		.set = set,
+		.listen = listen,
+		.listen_count = listen_count,
+		.held = held,
+		.serve = ret_serve,
+		.problems = problems,
+	};
+
+	memset(ret_serve, 0, sizeof(*ret_serve));
+	add_all(set, ret_serve);
+	for (int i = 0; i < PROTOCOL_N; i++) {
+		int r;
+
+		plan.protocol = (enum protocol)i;
+		plan.left = 0;
+		r = sock_diag_listeners(i == PROTOCOL_TCP, other_listener, &plan);
+		if (r)
+			return r;
+		if (plan.left > LEFT_LOG_MAX)
+			log_info("%u more %s ports are left to other programs", plan.left - LEFT_LOG_MAX,
+				protocol_name(plan.protocol));
+	}
+	if (problems->count) {
+		problems_sort(problems);
+		return RULES_E_WRONG;
+	}
+	return RULES_OK;
+}

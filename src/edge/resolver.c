@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Timers: one a name (its next lookup), and one for c-ares (its retransmissions).
+ *
+ * c-ares opens and closes sockets as it likes and says so through socket_state(). It may leave something unread when it
+ * returns, and the loop is edge-triggered, so a socket that is still readable is looked at again in the next turn.
+ */
+#include "edge/resolver.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "edge/worker.h"
+#include "policy/pick.h"
+
+#include <ares.h>
+#include <errno.h>
+#include <netdb.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	RESOLVER_SOCKETS = 32,
+	QUERY_TIMEOUT_MS = 1000, /* of the first try; c-ares waits longer with each */
+	QUERY_TRIES = 3,
+	RETRY_MIN_MS = 500, /* after a failure, doubled with each one up to the maximum */
+	RETRY_MAX_MS = 30000,
+	HOSTS_TTL_S = 30, /* of answers without a TTL, such as those of /etc/hosts */
+};
+
+struct lookup {
+	struct list node;
+	struct resolver *resolver;
+	struct name *name; /* a reference */
+	struct timer timer;
+	int64_t retry_ms;
+	bool running;
+	bool forgotten; /* free it when c-ares has called back */
+	struct name_answer *answer; /* a reference; the last good one */
+	struct log_limit complaint;
+};
+
+struct resolver_socket {
+	struct source source;
+	struct resolver *resolver;
+	int fd; /* ARES_SOCKET_BAD: free */
+};
+
+struct resolver {
+	struct loop *loop;
+	ares_channel channel;
+	struct timer timer;
+	struct resolver_socket sockets[RESOLVER_SOCKETS];
+	struct list lookups;
+	struct worker **workers;
+	unsigned int worker_count;
+	int64_t min_ms;
+	int64_t max_ms;
+	struct server_list servers;
+	uint64_t lookup_count;
+	uint64_t failure_count;
+};
+
+/* --- c-ares in the loop --- */
+
+static void arm(struct resolver *r)
+{
+	struct timeval tv, *next = ares_timeout(r->channel, NULL, &tv);
+
+	if (!next)
+		timer_stop(&r->timer);
+	else
+		timer_start(&r->loop->timers, &r->timer,
+			clock_now() + next->tv_sec * NSEC_PER_SEC + next->tv_usec * NSEC_PER_USEC);
+}
+
+static void timeout(struct timer *timer)
+{
+	struct resolver *r = CONTAINER_OF(timer, struct resolver, timer);
+
+	ares_process_fd(r->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
+	arm(r);
+}
+
+static void socket_ready(struct source *source, uint32_t events)
+{
+	struct resolver_socket *s = CONTAINER_OF(source, struct resolver_socket, source);
+	struct resolver *r = s->resolver;
+	struct pollfd still = { .fd = s->fd, .events = POLLIN };
+	bool read = events == 0 || events & (EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP);
+
+	if (s->fd == ARES_SOCKET_BAD)
+		return;
+	ares_process_fd(r->channel, read ? s->fd : ARES_SOCKET_BAD, events & EPOLLOUT ? s->fd : ARES_SOCKET_BAD);
+	if (s->fd == still.fd && poll(&still, 1, 0) > 0 && still.revents & POLLIN)
+		loop_again(r->loop, &s->source);
+	arm(r);
+}
+
+static struct resolver_socket *find_socket(struct resolver *r, int fd)
+{
+	for (size_t i = 0; i < RESOLVER_SOCKETS; i++)
+		if (r->sockets[i].fd == fd)
+			return &r->sockets[i];
+	return NULL;
+}
+
+static void socket_state(void *arg, ares_socket_t fd, int readable, int writable)
+{
+	struct resolver *r = arg;
+	struct resolver_socket *s = find_socket(r, fd);
+
+	if (!readable && !writable) {
+		if (s) {
+			loop_forget(&s->source);
+			s->fd = ARES_SOCKET_BAD;
+		}
+		return;
+	}
+	if (s)
+		return;
+	s = find_socket(r, ARES_SOCKET_BAD);
+	if (!s)
+		return; /* the query times out and is tried again */
+	source_init(&s->source, socket_ready);
+	s->fd = fd;
+	if (loop_add(r->loop, fd, &s->source, EPOLLIN | EPOLLOUT))
+		s->fd = ARES_SOCKET_BAD;
+}
+
+/* --- answers --- */
+
+static void publish_to(struct worker *w, struct name *name, struct name_answer *answer)
+{
+	struct mail_name *m = calloc(1, sizeof(*m));
+
+	if (!m) {
+		log_error("resolver: out of memory, a worker keeps the old answer for %s", name->text);
+		return;
+	}
+	m->mail.deliver = worker_name;
+	m->name = name_ref(name);
+	m->answer = name_answer_ref(answer);
+	mailbox_post(&w->mailbox, &m->mail);
+}
+
+static void publish(struct lookup *l)
+{
+	struct resolver *r = l->resolver;
+
+	for (unsigned int i = 0; r->workers && i < r->worker_count; i++)
+		publish_to(r->workers[i], l->name, l->answer);
+}
+
+static int compare_ips(const void *a, const void *b)
+{
+	return memcmp(a, b, sizeof(struct ip));
+}
+
+static void again_in(struct lookup *l, int64_t ms)
+{
+	timer_start(&l->resolver->loop->timers, &l->timer, clock_now() + ms * NSEC_PER_MSEC);
+}
+
+/* Addresses in a fixed order and the smallest TTL. Return: how many. */
+static unsigned int collect(const struct ares_addrinfo *result, struct ip ips[static PICK_MAX], int64_t *ret_ttl_s)
+{
+	unsigned int count = 0;
+	int64_t ttl_s = INT32_MAX;
+
+	for (struct ares_addrinfo_node *n = result->nodes; n && count < PICK_MAX; n = n->ai_next) {
+		union sockaddr_any sa = { 0 };
+
+		if (n->ai_family != AF_INET && n->ai_family != AF_INET6)
+			continue;
+		memcpy(&sa, n->ai_addr, MIN(sizeof(sa), (size_t)n->ai_addrlen));
+		ips[count++] = addr_from_sockaddr(&sa).ip;
+		ttl_s = MIN(ttl_s, (int64_t)(n->ai_ttl > 0 ? n->ai_ttl : HOSTS_TTL_S));
+	}
+	qsort(ips, count, sizeof(*ips), compare_ips);
+	*ret_ttl_s = ttl_s;
+	return count;
+}
+
+static void succeeded(struct lookup *l, const struct ip *ips, unsigned int count, int64_t ttl_s)
+{
+	struct resolver *r = l->resolver;
+	struct name_answer *answer;
+
+	l->retry_ms = RETRY_MIN_MS;
+	again_in(l, MIN(MAX(ttl_s * 1000, r->min_ms), r->max_ms));
+	if (l->answer && l->answer->count == count && memcmp(l->answer->ips, ips, count * sizeof(*ips)) == 0)
+		return;
+	answer = name_answer_new(ips, count);
+	if (!answer)
+		return;
+	name_answer_unref(l->answer);
+	l->answer = answer;
+	publish(l);
+}
+
+static void failed(struct lookup *l, const char *why)
+{
+	unsigned int suppressed;
+
+	l->resolver->failure_count++;
+	if (log_allowed(&l->complaint, clock_now(), &suppressed))
+		log_warning("name %s: %s; %s", l->name->text, why,
+			l->answer ? "its last good answer stays" : "it has no address yet");
+	again_in(l, l->retry_ms);
+	l->retry_ms = MIN(l->retry_ms * 2, (int64_t)RETRY_MAX_MS);
+}
+
+static void lookup_free(struct lookup *l)
+{
+	timer_stop(&l->timer);
+	list_del(&l->node);
+	name_unref(l->name);
+	name_answer_unref(l->answer);
+	free(l);
+}
+
+static void answered(void *arg, int status, int timeouts, struct ares_addrinfo *result)
+{
+	struct lookup *l = arg;
+	struct ip ips[PICK_MAX];
+	unsigned int count = 0;
+	int64_t ttl_s = 0;
+
+	(void)timeouts;
+	l->running = false;
+	if (status == ARES_SUCCESS)
+		count = collect(result, ips, &ttl_s);
+	if (result)
+		ares_freeaddrinfo(result);
+	if (l->forgotten || status == ARES_EDESTRUCTION)
+		lookup_free(l);
+	else if (count)
+		succeeded(l, ips, count, ttl_s);
+	else
+		failed(l, status == ARES_SUCCESS ? "no address" : ares_strerror(status));
+}
+
+static void look_up(struct timer *timer)
+{
+	static const struct ares_addrinfo_hints hints = { .ai_flags = ARES_AI_NOSORT, .ai_family = AF_UNSPEC };
+	struct lookup *l = CONTAINER_OF(timer, struct lookup, timer);
+	struct resolver *r = l->resolver;
+
+	if (l->running)
+		return;
+	l->running = true;
+	r->lookup_count++;
+	ares_getaddrinfo(r->channel, l->name->text, NULL, &hints, answered, l);
+	arm(r);
+}
+
+/* --- interface --- */
+
+struct name *resolver_name(struct resolver *r, const char *text)
+{
+	struct lookup *l;
+
+	list_for_each(node, &r->lookups) {
+		l = CONTAINER_OF(node, struct lookup, node);
+		if (!l->forgotten && strcmp(l->name->text, text) == 0)
+			return name_ref(l->name);
+	}
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return NULL;
+	l->name = name_new(text, r->worker_count);
+	if (!l->name) {
+		free(l);
+		return NULL;
+	}
+	l->resolver = r;
+	l->retry_ms = RETRY_MIN_MS;
+	timer_init(&l->timer, look_up);
+	list_add(&r->lookups, &l->node);
+	timer_start(&r->loop->timers, &l->timer, 0);
+	return name_ref(l->name);
+}
+
+void resolver_forget_unused(struct resolver *r)
+{
+	list_for_each(node, &r->lookups) {
+		struct lookup *l = CONTAINER_OF(node, struct lookup, node);
+
+		if (atomic_load(&l->name->refs) > 1)
+			continue;
+		timer_stop(&l->timer);
+		l->forgotten = true;
+		if (!l->running)
+			lookup_free(l);
+	}
+}
+
+void resolver_workers(struct resolver *r, struct worker **workers)
+{
+	r->workers = workers;
+	list_for_each(node, &r->lookups) {
+		struct lookup *l = CONTAINER_OF(node, struct lookup, node);
+
+		if (l->answer)
+			publish(l);
+	}
+}
+
+static void set_servers(struct resolver *r, const struct server_list *servers)
+{
+	char bytes[SERVER_LIST_MAX * ADDR_TEXT_SIZE];
+	struct text csv = text_fixed(bytes, sizeof(bytes));
+	int status;
+
+	for (size_t i = 0; i < servers->count; i++) {
+		char server[ADDR_TEXT_SIZE];
+
+		addr_format(&servers->items[i], server);
+		text_printf(&csv, "%s%s", i ? "," : "", server);
+	}
+	status = ares_set_servers_ports_csv(r->channel, csv.bytes);
+	if (status != ARES_SUCCESS)
+		log_error("resolver: servers %s: %s", csv.bytes, ares_strerror(status));
+}
+
+void resolver_configure(struct resolver *r, const struct node_settings *settings)
+{
+	r->min_ms = settings->resolve_min_ms;
+	r->max_ms = MAX(settings->resolve_max_ms, settings->resolve_min_ms);
+	if (settings->resolvers.count && memcmp(&settings->resolvers, &r->servers, sizeof(r->servers)) != 0)
+		set_servers(r, &settings->resolvers);
+	r->servers = settings->resolvers;
+}
+
+struct resolver_stats resolver_stats(const struct resolver *r)
+{
+	struct resolver_stats s = { .lookups = r->lookup_count, .failures = r->failure_count };
+
+	list_for_each(node, &r->lookups) {
+		s.names++;
+		s.unresolved += CONTAINER_OF(node, struct lookup, node)->answer == NULL;
+	}
+	return s;
+}
+
+int resolver_new(struct loop *loop, unsigned int workers, struct resolver **ret_resolver)
+{
+	struct resolver *r = calloc(1, sizeof(*r));
+	struct ares_options options = {
+		.timeout = QUERY_TIMEOUT_MS,
+		.tries = QUERY_TRIES,
+		.sock_state_cb = socket_state,
+		.sock_state_cb_data = r,
+	};
+	int status;
+
+	if (!r)
+		return fault(-ENOMEM);
+	r->loop = loop;
+	r->worker_count = workers;
+	list_init(&r->lookups);
+	timer_init(&r->timer, timeout);
+	for (size_t i = 0; i < RESOLVER_SOCKETS; i++) {
+		r->sockets[i].resolver = r;
+		r->sockets[i].fd = ARES_SOCKET_BAD;
+		source_init(&r->sockets[i].source, socket_ready);
+	}
+	status = ares_library_init(ARES_LIB_INIT_ALL);
+	if (status == ARES_SUCCESS)
+		status = ares_init_options(&r->channel, &options, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
+	if (status != ARES_SUCCESS) {
+		free(r);
+		return fault(status == ARES_ENOMEM ? -ENOMEM : -EIO);
+	}
+	*ret_resolver = r;
+	return 0;
+}
+
+void resolver_free(struct resolver *r)
+{
+	if (!r)
+		return;
+	ares_destroy(r->channel); /* calls back for what runs */
+	ares_library_cleanup();
+	while (!list_empty(&r->lookups))
+		lookup_free(CONTAINER_OF(r->lookups.next, struct lookup, node));
+	timer_stop(&r->timer);
+	free(r);
+}

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reading the counters. A total is the sum over the workers; each number is read once and may be a little older than
+ * the next one.
+ */
+#include "edge/status.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "flow/stats.h"
+
+static uint64_t sum_rule(const struct rule_state *state, size_t offset)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int w = 0; w < state->workers; w++)
+		sum += counter_get((const counter *)(const void *)((const char *)&state->stats[w] + offset));
+	return sum;
+}
+
+static uint64_t sum_env(const struct edge *e, size_t offset)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int w = 0; w < e->options.workers; w++)
+		if (e->workers[w])
+			sum += counter_get((const counter *)(const void *)((const char *)&e->workers[w]->env + offset));
+	return sum;
+}
+
+#define RULE_SUM(state, field) sum_rule((state), offsetof(struct rule_stats, field))
+#define ENV_SUM(e, field)      sum_env((e), offsetof(struct flow_env, field))
+
+/* --- Prometheus --- */
+
+static void head(struct text *out, const char *name, const char *type, const char *help)
+{
+	text_printf(out, "# HELP tidegate_%s %s\n# TYPE tidegate_%s %s\n", name, help, name, type);
+}
+
+static void one(struct text *out, const char *name, const char *type, const char *help, uint64_t value)
+{
+	head(out, name, type, help);
+	text_printf(out, "tidegate_%s %" PRIu64 "\n", name, value);
+}
+
+/* {rule="…",tag="…"} without the closing brace, so that more labels can follow */
+static void rule_labels(struct text *out, const struct snapshot_rule *rule)
+{
+	text_printf(out, "{rule=\"%s\",protocol=\"%s\",tag=", rule->rule->id, protocol_name(rule->rule->protocol));
+	text_json(out, rule->rule->tag ? rule->rule->tag : "", rule->rule->tag ? strlen(rule->rule->tag) : 0);
+}
+
+static const struct {
+	const char *name;
+	const char *type;
+	const char *help;
+	size_t offset;
+} rule_rows[] = {
+	{ "flows_total", "counter", "Flows admitted", offsetof(struct rule_stats, flows) },
+	{ "flows_active", "gauge", "Flows that run now", offsetof(struct rule_stats, active) },
+	{ "bytes_in_total", "counter", "Payload bytes from clients", offsetof(struct rule_stats, bytes_in) },
+	{ "bytes_out_total", "counter", "Payload bytes to clients", offsetof(struct rule_stats, bytes_out) },
+	{ "datagrams_in_total", "counter", "Datagrams from clients", offsetof(struct rule_stats, datagrams_in) },
+	{ "datagrams_out_total", "counter", "Datagrams to clients", offsetof(struct rule_stats, datagrams_out) },
+};
+
+static void put_rules(const struct snapshot *s, struct text *out)
+{
+	for (size_t row = 0; row < ARRAY_SIZE(rule_rows); row++) {
+		head(out, rule_rows[row].name, rule_rows[row].type, rule_rows[row].help);
+		for (size_t i = 0; i < s->set.count; i++) {
+			text_printf(out, "tidegate_%s", rule_rows[row].name);
+			rule_labels(out, &s->rules[i]);
+			text_printf(out, "} %" PRIu64 "\n", sum_rule(s->rules[i].state, rule_rows[row].offset));
+		}
+	}
+}
+
+static void put_ended(const struct snapshot *s, struct text *out)
+{
+	head(out, "flows_ended_total", "counter", "Flows ended, and connections and sessions refused, by reason");
+	for (size_t i = 0; i < s->set.count; i++) {
+		for (int why = 0; why < END_N; why++) {
+			uint64_t n = sum_rule(s->rules[i].state, offsetof(struct rule_stats, ended) + (size_t)why * sizeof(counter));
+
+			if (n == 0)
+				continue;
+			text_str(out, "tidegate_flows_ended_total");
+			rule_labels(out, &s->rules[i]);
+			text_printf(out, ",end=\"%s\",end_side=\"%s\"} %" PRIu64 "\n", end_rows[why].word,
+				why == END_DONE ? "both" : end_side_name(end_rows[why].side), n);
+		}
+	}
+}
+
+static void put_dropped(const struct edge *e, const struct snapshot *s, struct text *out)
+{
+	head(out, "datagrams_dropped_total", "counter", "UDP datagrams dropped, by reason");
+	for (int why = 0; why < DROP_N; why++) {
+		size_t offset = (size_t)why * sizeof(counter);
+		uint64_t n = sum_env(e, offsetof(struct flow_env, dropped) + offset);
+
+		if (n)
+			text_printf(out, "tidegate_datagrams_dropped_total{reason=\"%s\"} %" PRIu64 "\n", drop_rows[why].word, n);
+		for (size_t i = 0; i < s->set.count; i++) {
+			n = sum_rule(s->rules[i].state, offsetof(struct rule_stats, dropped) + offset);
+			if (n == 0)
+				continue;
+			text_str(out, "tidegate_datagrams_dropped_total");
+			rule_labels(out, &s->rules[i]);
+			text_printf(out, ",reason=\"%s\"} %" PRIu64 "\n", drop_rows[why].word, n);
+		}
+	}
+}
+
+static void put_refused(const struct edge *e, struct text *out)
+{
+	head(out, "connections_refused_total", "counter", "TCP connections refused before a rule took them, by reason");
+	for (int why = 0; why < END_N; why++) {
+		uint64_t n = sum_env(e, offsetof(struct flow_env, refused) + (size_t)why * sizeof(counter));
+
+		if (n)
+			text_printf(out, "tidegate_connections_refused_total{end=\"%s\"} %" PRIu64 "\n", end_rows[why].word, n);
+	}
+}
+
+static void put_histogram(const struct snapshot_rule *rule, struct text *out)
+{
+	uint64_t total = 0, sum_us;
+
+	for (int b = 0; b <= CONNECT_BUCKETS; b++) {
+		total += sum_rule(rule->state, offsetof(struct rule_stats, connects) + (size_t)b * sizeof(counter));
+		text_str(out, "tidegate_connect_seconds_bucket");
+		rule_labels(out, rule);
+		if (b < CONNECT_BUCKETS)
+			text_printf(out, ",le=\"%g\"} %" PRIu64 "\n", connect_bucket_us[b] / 1e6, total);
+		else
+			text_printf(out, ",le=\"+Inf\"} %" PRIu64 "\n", total);
+	}
+	sum_us = RULE_SUM(rule->state, connect_sum_us);
+	text_str(out, "tidegate_connect_seconds_sum");
+	rule_labels(out, rule);
+	text_printf(out, "} %" PRIu64 ".%06" PRIu64 "\n", sum_us / 1000000, sum_us % 1000000);
+	text_str(out, "tidegate_connect_seconds_count");
+	rule_labels(out, rule);
+	text_printf(out, "} %" PRIu64 "\n", total);
+}
+
+static void put_connects(const struct snapshot *s, struct text *out)
+{
+	head(out, "connect_seconds", "histogram", "Time to connect to the origin");
+	for (size_t i = 0; i < s->set.count; i++)
+		if (s->set.rules[i].protocol == PROTOCOL_TCP)
+			put_histogram(&s->rules[i], out);
+}
+
+static uint64_t resident_bytes(void)
+{
+	unsigned long pages = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
+
+	if (f && fscanf(f, "%*u %lu", &pages) != 1)
+		pages = 0;
+	if (f)
+		fclose(f);
+	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void put_node(struct edge *e, const struct snapshot *s, struct text *out)
+{
+	for (int i = 0; i < COUNTER_N; i++)
+		one(out, counter_rows[i].word, "counter", counter_rows[i].help,
+			sum_env(e, offsetof(struct flow_env, counters) + (size_t)i * sizeof(counter)));
+	one(out, "log_lines_lost_total", "counter", "Flow log lines that the file would not take", counter_get(&e->log.lines_lost));
+	head(out, "reloads_total", "counter", "Changes of configuration, by result");
+	text_printf(out, "tidegate_reloads_total{result=\"applied\"} %" PRIu64 "\n", counter_get(&e->reloads.applied));
+	text_printf(out, "tidegate_reloads_total{result=\"refused\"} %" PRIu64 "\n", counter_get(&e->reloads.refused));
+	head(out, "reload_seconds", "gauge", "How long the last applied change took");
+	text_printf(out, "tidegate_reload_seconds %.6f\n", (double)counter_get(&e->reloads.last_apply_us) / 1e6);
+	one(out, "config_version", "gauge", "Version of the configuration in force", s->version);
+	one(out, "node_flows", "gauge", "Flows on the node, those not admitted yet included", atomic_load(&e->node.flows));
+	one(out, "node_flows_max", "gauge", "Ceiling of node_flows", s->set.node.max_flows);
+	one(out, "fds", "gauge", "File descriptors that flows and ports take", atomic_load(&e->node.fds));
+	one(out, "fds_max", "gauge", "Ceiling of fds", e->node.fd_max);
+	one(out, "resident_memory_bytes", "gauge", "Resident memory of the process", resident_bytes());
+	one(out, "workers", "gauge", "Worker threads", e->options.workers);
+	one(out, "steering_bpf", "gauge", "1 when ports are steered by BPF, 0 with plain binds", e->steer != NULL);
+}
+
+/* The snapshot, kept alive while it is read. */
+static struct snapshot *current(struct edge *e)
+{
+	struct snapshot *s;
+
+	pthread_mutex_lock(&e->snapshot_lock);
+	s = snapshot_ref(e->snapshot);
+	pthread_mutex_unlock(&e->snapshot_lock);
+	return s;
+}
+
+void status_prometheus(struct edge *e, struct text *out)
+{
+	struct snapshot *s = current(e);
+
+	put_rules(s, out);
+	put_ended(s, out);
+	put_connects(s, out);
+	put_dropped(e, s, out);
+	put_refused(e, out);
+	put_node(e, s, out);
+	snapshot_unref(s);
+}
+
+/* --- JSON --- */
+
+void status_json(struct edge *e, struct text *out)
+{
+	struct resolver_stats names = resolver_stats(e->resolver);
+
+	text_str(out, "{\"version\":");
+	text_u64(out, e->version);
+	text_str(out, ",\"rules_file\":");
+	text_json(out, e->options.rules_path, strlen(e->options.rules_path));
+	text_str(out, ",\"node\":");
+	text_json(out, e->log.node, strlen(e->log.node));
+	text_printf(out, ",\"rules\":%zu,\"workers\":%u,\"uptime_s\":%" PRId64, e->snapshot->set.count, e->options.workers,
+		(clock_now() - e->started) / NSEC_PER_SEC);
+	text_str(out, ",\"steering\":");
+	text_json(out, e->steering, strlen(e->steering));
+	text_printf(out, ",\"ports\":{\"tcp\":%u,\"udp\":%u}", port_map_count(&e->held, PROTOCOL_TCP),
+		port_map_count(&e->held, PROTOCOL_UDP));
+	text_printf(out, ",\"flows\":%u,\"flows_max\":%u,\"fds\":%u,\"fds_max\":%u", atomic_load(&e->node.flows),
+		e->snapshot->set.node.max_flows, atomic_load(&e->node.fds), e->node.fd_max);
+	text_printf(out, ",\"reloads\":{\"applied\":%" PRIu64 ",\"refused\":%" PRIu64 ",\"last_ms\":%.3f}",
+		counter_get(&e->reloads.applied), counter_get(&e->reloads.refused),
+		(double)counter_get(&e->reloads.last_apply_us) / 1e3);
+	text_printf(out, ",\"names\":{\"in_use\":%u,\"unresolved\":%u,\"lookups\":%" PRIu64 ",\"failures\":%" PRIu64 "}",
+		names.names, names.unresolved, names.lookups, names.failures);
+	text_printf(out, ",\"log_lines_dropped\":%" PRIu64, ENV_SUM(e, counters[COUNTER_LOG_LINES_DROPPED]));
+	text_printf(out, ",\"resident_memory_bytes\":%" PRIu64 "}\n", resident_bytes());
+}

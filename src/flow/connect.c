@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Choosing an origin address and connecting to it. An attempt that is refused, times out or finds no route is followed
+ * by the next address of the name, up to connect_tries; until then not a byte of the client has been read, so nothing
+ * can be lost or sent twice. A client that goes away meanwhile ends the flow.
+ */
+#include "base/error.h"
+#include "flow/tcp_flow.h"
+#include "io/sock.h"
+#include "policy/pick.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+static const struct rule_settings *settings_of(const struct tcp_flow *f)
+{
+	return &f->flow.rule->rule->settings;
+}
+
+/* Before the origin is connected, the only thing to hear of the client is that it is gone. */
+static bool client_gone(struct tcp_flow *f)
+{
+	return f->side[SIDE_CLIENT].failed;
+}
+
+/* No answer for the name yet: wait for it as long as for a connection. */
+static enum step wait_for_name(struct tcp_flow *f, struct name_view *view)
+{
+	if (f->timed_out)
+		return tcp_end(f, END_NO_ORIGIN, END_SIDE_FIRST);
+	if (list_empty(&f->waiting)) {
+		list_add(&view->waiting, &f->waiting);
+		tcp_timer(f, settings_of(f)->connect_timeout_ms);
+	}
+	return STEP_WAIT;
+}
+
+static enum step pick_of_name(struct tcp_flow *f, struct name_view *view, struct ip *ret_ip)
+{
+	const struct rule *rule = f->flow.rule->rule;
+	const struct name_answer *answer = view->answer;
+	uint32_t turn = 0;
+	unsigned int index;
+
+	if (!answer)
+		return wait_for_name(f, view);
+	if (f->tries == 0 && !rule->persistence)
+		turn = flow_stats(&f->flow)->turn++;
+	if (pick_origin(answer->ips, answer->count, rule->persistence ? PICK_SOURCE_HASH : PICK_ROUND_ROBIN,
+		    &f->flow.client.ip, turn, f->tried, &index) != PICK_OK)
+		return tcp_end(f, (enum end_reason)f->last_failure, END_SIDE_FIRST);
+	f->tried |= UINT64_C(1) << index;
+	*ret_ip = answer->ips[index];
+	return STEP_NEXT;
+}
+
+enum step tcp_pick(struct tcp_flow *f)
+{
+	const struct snapshot_rule *rule = f->flow.rule;
+	struct ip ip = rule->rule->origin_ip;
+	enum step step = STEP_NEXT;
+
+	if (client_gone(f))
+		return tcp_end(f, END_CLIENT_RESET, END_SIDE_FIRST);
+	if (f->tries == (rule->name ? settings_of(f)->connect_tries : 1))
+		return tcp_end(f, (enum end_reason)f->last_failure, END_SIDE_FIRST);
+	if (rule->name)
+		step = pick_of_name(f, &rule->name->views[f->flow.env->worker], &ip);
+	if (step != STEP_NEXT)
+		return step;
+	timer_stop(&f->timer);
+	f->timed_out = false;
+	if (f->tries++)
+		env_count(f->flow.env, COUNTER_CONNECT_RETRIES);
+	f->flow.origin = (struct addr){ .ip = ip, .port = rule_origin_port(rule->rule, f->flow.rule_port) };
+	return STEP_NEXT;
+}
+
+static enum step attempt_failed(struct tcp_flow *f, enum end_reason why)
+{
+	struct tcp_side *origin = &f->side[SIDE_ORIGIN];
+
+	loop_forget(&origin->source);
+	sock_close(origin->fd, true);
+	*origin = (struct tcp_side){ .source = origin->source, .fd = -1 };
+	source_init(&origin->source, origin->source.ready);
+	f->last_failure = (uint8_t)why;
+	return STEP_REPICK;
+}
+
+static enum step attempt_errno(struct tcp_flow *f, int error)
+{
+	switch (error) {
+	case ECONNREFUSED:
+	case ECONNRESET:
+		return attempt_failed(f, END_CONNECT_REFUSED);
+	case ETIMEDOUT:
+		return attempt_failed(f, END_CONNECT_TIMEOUT);
+	case EMFILE:
+	case ENFILE:
+	case ENOMEM:
+	case ENOBUFS:
+		return attempt_failed(f, END_FAULT);
+	default:
+		return attempt_failed(f, END_CONNECT_FAILED);
+	}
+}
+
+static enum step connect_begin(struct tcp_flow *f)
+{
+	struct tcp_side *origin = &f->side[SIDE_ORIGIN];
+	union sockaddr_any sa;
+	socklen_t length = addr_to_sockaddr(&f->flow.origin, &sa);
+	int r;
+
+	r = sock_new(sa.sa.sa_family, SOCK_STREAM);
+	if (r < 0)
+		return attempt_errno(f, -r);
+	origin->fd = r;
+	r = sock_set(origin->fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	if (r)
+		return attempt_errno(f, -r);
+	/* urgent data stays in its place in the stream, so that no byte is lost */
+	r = sock_set(origin->fd, SOL_SOCKET, SO_OOBINLINE, 1);
+	if (r)
+		return attempt_errno(f, -r);
+	f->connect_start = clock_now();
+	if (connect(origin->fd, &sa.sa, length) < 0 && errno != EINPROGRESS)
+		return attempt_errno(f, errno);
+	r = side_watch(f, SIDE_ORIGIN, origin->fd);
+	if (r)
+		return attempt_errno(f, -r);
+	tcp_timer(f, settings_of(f)->connect_timeout_ms);
+	return STEP_WAIT;
+}
+
+enum step tcp_connect(struct tcp_flow *f)
+{
+	struct tcp_side *origin = &f->side[SIDE_ORIGIN];
+
+	if (client_gone(f))
+		return tcp_end(f, END_CLIENT_RESET, END_SIDE_FIRST);
+	if (origin->fd < 0)
+		return connect_begin(f);
+	if (origin->failed)
+		return attempt_errno(f, sock_error(origin->fd));
+	if (f->timed_out)
+		return attempt_failed(f, END_CONNECT_TIMEOUT);
+	if (!origin->writable)
+		return STEP_WAIT;
+	timer_stop(&f->timer);
+	f->flow.connect_us = (uint32_t)((clock_now() - f->connect_start) / NSEC_PER_USEC);
+	f->flow.connected = true;
+	rule_stats_connected(flow_stats(&f->flow), f->flow.connect_us);
+	return STEP_NEXT;
+}
