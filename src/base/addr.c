@@ -187,5 +187,5 @@ bool prefix_has(const struct prefix *p, const struct ip *ip)
 {
 	struct ip masked = ip_mask(ip, p->bits);
 
-	return ip_equal(&masked, &p->ip);
+	return ip_is_v4(ip) == ip_is_v4(&p->ip) && ip_equal(&masked, &p->ip);
 }

@@ -110,7 +110,7 @@ MUST_CHECK int prefix_parse(const char *text, size_t length, struct prefix *ret_
 /** prefix_format() - as prefix_parse() reads it, always with "/bits". Return: its length. */
 size_t prefix_format(const struct prefix *p, char out[static PREFIX_TEXT_SIZE]);
 
-/** prefix_has() - whether @ip lies in @p */
+/** prefix_has() - whether @ip lies in @p; an IPv4 address lies in IPv4 prefixes only, so not in ::/0 */
 bool prefix_has(const struct prefix *p, const struct ip *ip);
 
 /** ip_mask() - @ip with all but its first @bits bits cleared; @bits 0-128 */

@@ -20,7 +20,7 @@
 #include <sys/uio.h>
 
 enum {
-	POOL_SHARE = 64,	   /* a read may leave behind at most this fraction of the free pool */
+	POOL_SHARE = 16,	   /* a read may leave behind at most this fraction of the free pool */
 	PEEK_SIZE = 64 << 10,
 	SETTLE_MS = 10000,	   /* flows that live longer get keep-alive; the short ones save the system calls */
 	FLUSH_CHUNKS = 64,
@@ -220,16 +220,18 @@ static enum pump_result pump(struct tcp_flow *f, enum side_id from_id)
 	return result;
 }
 
-/* The kernel reports an error on a side. What it still holds of that side's bytes is passed on, then the flow ends. */
+/*
+ * The kernel reports an error on a side. What it still holds of that side's bytes is passed on as far as the other side
+ * takes it, then the flow ends; the end itself is passed on as RST, never as a FIN.
+ */
 static enum step side_failed(struct tcp_flow *f, enum side_id id)
 {
-	struct tcp_side *from = &f->side[id];
+	struct tcp_side *from = &f->side[id], *to = &f->side[id == SIDE_CLIENT ? SIDE_ORIGIN : SIDE_CLIENT];
 	int error = sock_error(from->fd);
 
-	from->readable = true;
-	from->half_closed = false;
-	while (from->readable && pump(f, id) == PUMP_AGAIN)
-		;
+	if (!to->shut && flush(f, to) == 0 && !to->pending)
+		while (!from->eof && to->writable && pump_once(f, id, from, to) == PUMP_AGAIN)
+			;
 	return tcp_end_of_error(f, id, error);
 }
 

@@ -130,10 +130,11 @@ enum step tcp_log(struct tcp_flow *f)
 	for (int i = 0; i < SIDE_N; i++) {
 		struct tcp_side *side = &f->side[i];
 		bool cut = side->pending != NULL; /* a stream that misses its end must not look whole */
+		bool gone = side->failed;	  /* the peer has reset it: there is nobody to tell */
 
 		loop_forget(&side->source);
 		side_drop_pending(f, (enum side_id)i);
-		sock_close(side->fd, reset || cut);
+		sock_close(side->fd, (reset || cut) && !gone);
 		side->fd = -1;
 	}
 	flow_finish(&f->flow, (enum end_reason)f->end, (enum end_side)f->end_side);

@@ -22,7 +22,6 @@ enum {
 	DATAGRAM_SLOT = 66 << 10,   /* not a power of two, or all slots would share the same cache sets */
 	GSO_BYTES_MAX = 65000,	    /* of one send, below what an IPv4 packet can be */
 	LISTENER_ROUNDS = 4,	    /* batches before others get their turn */
-	ORIGIN_READ_MIN = 2,	    /* one more than expected: a short count says that the socket is empty */
 	ORIGIN_READ_MAX = 32,
 	HEADER_MAX = PROXY_V2_MAX,
 	CONTROL_SIZE = 128,
@@ -42,6 +41,7 @@ struct udp_session {
 	nsec_t last_activity;
 	int fd;		    /* connected to the origin */
 	uint8_t read_size;  /* datagrams to ask for at once */
+	uint32_t read_turn; /* of the loop, in which one was read */
 	bool answered;	    /* by the present origin */
 	bool announced;	    /* the present origin has got a PROXY header */
 	bool unreachable;   /* ICMP says that the present origin is not there */
@@ -112,6 +112,22 @@ struct udp_table {
 
 /* --- the table --- */
 
+/* What recvmmsg() overwrites of the first @count messages, as it has to be before the next call. */
+static void reset_messages(struct udp_table *t, unsigned int count)
+{
+	for (unsigned int i = 0; i < count; i++) {
+		t->in_iov[i] = (struct iovec){ t->in[i].bytes, DATAGRAM_SLOT };
+		t->in_messages[i].msg_hdr = (struct msghdr){
+			.msg_name = &t->in_names[i],
+			.msg_namelen = sizeof(t->in_names[i]),
+			.msg_iov = &t->in_iov[i],
+			.msg_iovlen = 1,
+			.msg_control = t->in_control[i],
+			.msg_controllen = CONTROL_SIZE,
+		};
+	}
+}
+
 int udp_table_new(struct flow_env *env, uint32_t max_sessions)
 {
 	struct udp_table *t = calloc(1, sizeof(*t));
@@ -141,6 +157,7 @@ int udp_table_new(struct flow_env *env, uint32_t max_sessions)
 		t->in[i].bytes = t->in_slots + i * DATAGRAM_SLOT;
 		t->out[i].bytes = t->out_slots + i * DATAGRAM_SLOT;
 	}
+	reset_messages(t, BATCH);
 	r = udp_replies_init(&t->replies);
 	return r ? r : slab_init(&t->sessions, sizeof(struct udp_session), max_sessions);
 }
@@ -281,7 +298,7 @@ static int session_connect(struct udp_session *s, const struct addr *origin)
 		return fd;
 	r = connect(fd, &sa.sa, length) < 0 ? -errno : 0;
 	if (r == 0)
-		r = loop_add(&s->flow.env->loop, fd, &s->source, EPOLLIN);
+		r = loop_add_level(&s->flow.env->loop, fd, &s->source, EPOLLIN);
 	if (r) {
 		close(fd);
 		return r;
@@ -363,7 +380,7 @@ static struct udp_session *session_new(struct flow_env *env, struct snapshot_rul
 	source_init(&s->source, session_ready);
 	timer_init(&s->timer, session_timer);
 	s->fd = -1;
-	s->read_size = ORIGIN_READ_MIN;
+	s->read_size = 1;
 	s->hash = hash;
 	s->hash_next = t->heads[hash & t->mask];
 	t->heads[hash & t->mask] = s;
@@ -544,6 +561,14 @@ static bool send_failed(struct send_batch *b, unsigned int m, bool to_client, in
 	return false;
 }
 
+/* A single datagram without a header to a connected socket, the commonest case, has a cheaper system call. */
+static int send_messages(struct send_batch *b, unsigned int at, bool to_client)
+{
+	if (!to_client && b->iovs == 1)
+		return send(b->fd, b->iov[0].iov_base, b->iov[0].iov_len, MSG_NOSIGNAL) < 0 ? -1 : 1;
+	return sendmmsg(b->fd, b->message + at, b->messages - at, MSG_NOSIGNAL);
+}
+
 static void batch_send(struct send_batch *b, bool to_client)
 {
 	bool tried_again = false;
@@ -554,7 +579,7 @@ static void batch_send(struct send_batch *b, bool to_client)
 			put_control(&b->message[m].msg_hdr, b->control[m], IPPROTO_UDP, UDP_SEGMENT,
 				&(uint16_t){ (uint16_t)b->segment[m] }, sizeof(uint16_t));
 	while (at < b->messages) {
-		int n = sendmmsg(b->fd, b->message + at, b->messages - at, MSG_NOSIGNAL);
+		int n = send_messages(b, at, to_client);
 
 		if (n > 0) {
 			at += (unsigned int)n;
@@ -672,22 +697,6 @@ static void handle_batch(struct flow_env *env, unsigned int count)
 		session_send(s);
 }
 
-static int read_batch(struct udp_table *t, int fd)
-{
-	for (unsigned int i = 0; i < BATCH; i++) {
-		t->in_iov[i] = (struct iovec){ t->in[i].bytes, DATAGRAM_SLOT };
-		t->in_messages[i].msg_hdr = (struct msghdr){
-			.msg_name = &t->in_names[i],
-			.msg_namelen = sizeof(t->in_names[i]),
-			.msg_iov = &t->in_iov[i],
-			.msg_iovlen = 1,
-			.msg_control = t->in_control[i],
-			.msg_controllen = CONTROL_SIZE,
-		};
-	}
-	return recvmmsg(fd, t->in_messages, BATCH, MSG_DONTWAIT, NULL);
-}
-
 void udp_listener_ready(struct source *source, uint32_t events)
 {
 	struct udp_listener *l = CONTAINER_OF(source, struct udp_listener, source);
@@ -696,11 +705,12 @@ void udp_listener_ready(struct source *source, uint32_t events)
 	if (l->fd < 0)
 		return;
 	for (int round = 0; round < LISTENER_ROUNDS; round++) {
-		int n = read_batch(l->env->udp, l->fd);
+		int n = recvmmsg(l->fd, l->env->udp->in_messages, BATCH, MSG_DONTWAIT, NULL);
 
 		if (n <= 0)
 			return; /* empty; or an error that belongs to one datagram and is gone with it */
 		handle_batch(l->env, (unsigned int)n);
+		reset_messages(l->env->udp, (unsigned int)n);
 		if (n < BATCH)
 			return;
 	}
@@ -781,59 +791,71 @@ void udp_flush(struct flow_env *env)
 			session_end(t->out[i].session, END_ANSWERED);
 }
 
-/* Reads up to @room answers of a session into the out slots. Return: how many; 0 for none. */
-static unsigned int read_answers(struct udp_session *s, unsigned int room)
+/* Reads up to read_size answers of a session into the out slots. Return: how many; 0 for none. */
+static unsigned int read_answers(struct udp_session *s)
 {
 	struct udp_table *t = s->flow.env->udp;
 	struct mmsghdr messages[ORIGIN_READ_MAX];
 	struct iovec iov[ORIGIN_READ_MAX];
-	unsigned int want = MIN(room, (unsigned int)s->read_size);
-	int n;
+	ssize_t n;
 
-	for (unsigned int i = 0; i < want; i++) {
-		iov[i] = (struct iovec){ t->out[t->out_count + i].bytes, DATAGRAM_SLOT };
-		messages[i] = (struct mmsghdr){ .msg_hdr = { .msg_iov = &iov[i], .msg_iovlen = 1 } };
+	if (s->read_size == 1) {
+		n = recv(s->fd, t->out[t->out_count].bytes, DATAGRAM_SLOT, MSG_DONTWAIT);
+		messages[0].msg_len = (unsigned int)n;
+		n = n < 0 ? n : 1;
+	} else {
+		for (unsigned int i = 0; i < s->read_size; i++) {
+			iov[i] = (struct iovec){ t->out[t->out_count + i].bytes, DATAGRAM_SLOT };
+			messages[i] = (struct mmsghdr){ .msg_hdr = { .msg_iov = &iov[i], .msg_iovlen = 1 } };
+		}
+		n = recvmmsg(s->fd, messages, s->read_size, MSG_DONTWAIT, NULL);
 	}
-	n = recvmmsg(s->fd, messages, want, MSG_DONTWAIT, NULL);
 	if (n < 0) {
 		if (is_unreachable(errno))
 			note_unreachable(s);
 		return 0;
 	}
-	for (int i = 0; i < n; i++) {
+	for (ssize_t i = 0; i < n; i++) {
 		t->out[t->out_count].session = s;
 		t->out[t->out_count++].length = messages[i].msg_len;
 	}
 	return (unsigned int)n;
 }
 
+/* A socket that has had answers in two turns of the loop running, or as many as asked for, is asked for more at a time. */
+static void adapt_read_size(struct udp_session *s, unsigned int n)
+{
+	uint32_t turn = s->flow.env->loop.turn;
+
+	if (n == s->read_size && (n > 1 || turn == s->read_turn + 1))
+		s->read_size = (uint8_t)MIN(n * 4, (unsigned int)ORIGIN_READ_MAX);
+	else if (n < s->read_size)
+		s->read_size = (uint8_t)MAX(n, 1u);
+	s->read_turn = turn;
+}
+
+/* Level-triggered: what is left in the socket brings us here again in the next turn. */
 static void session_ready(struct source *source, uint32_t events)
 {
 	struct udp_session *s = CONTAINER_OF(source, struct udp_session, source);
 	struct flow_env *env = s->flow.env;
-	struct udp_table *t = env->udp;
-	unsigned int n, want;
+	unsigned int n;
 
 	if (s->ended)
 		return;
 	if (events & EPOLLERR && is_unreachable(sock_error(s->fd)))
 		note_unreachable(s);
-	do {
-		if (BATCH - t->out_count < s->read_size)
-			udp_flush(env);
-		if (s->ended)
-			return;
-		want = s->read_size;
-		n = read_answers(s, BATCH - t->out_count);
-		if (n == 0)
-			return;
-		s->answered = true;
-		s->unreachable = false;
-		s->last_activity = env->loop.now;
-		/* a socket that has more than one at a time is asked for more at a time */
-		s->read_size = (uint8_t)(n == want ? MIN(want * 4, (unsigned int)ORIGIN_READ_MAX)
-						    : MAX(n + 1, (unsigned int)ORIGIN_READ_MIN));
-	} while (n == want);
+	if (BATCH - env->udp->out_count < s->read_size)
+		udp_flush(env);
+	if (s->ended)
+		return;
+	n = read_answers(s);
+	if (n == 0)
+		return;
+	s->answered = true;
+	s->unreachable = false;
+	s->last_activity = env->loop.now;
+	adapt_read_size(s, n);
 }
 
 /* --- reply sockets of plain binds --- */

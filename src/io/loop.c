@@ -43,7 +43,12 @@ void source_init(struct source *s, void (*ready)(struct source *source, uint32_t
 
 int loop_add(struct loop *l, int fd, struct source *s, uint32_t events)
 {
-	struct epoll_event e = { .events = events | EPOLLET, .data.ptr = s };
+	return loop_add_level(l, fd, s, events | EPOLLET);
+}
+
+int loop_add_level(struct loop *l, int fd, struct source *s, uint32_t events)
+{
+	struct epoll_event e = { .events = events, .data.ptr = s };
 
 	return epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &e) < 0 ? fault(-errno) : 0;
 }
@@ -99,6 +104,7 @@ int loop_turn(struct loop *l, int timeout_ms)
 	if (n < 0 && errno != EINTR)
 		return fault(-errno);
 	l->now = clock_now();
+	l->turn++;
 	run_again(l);
 	for (int i = 0; i < n; i++) {
 		struct source *s = events[i].data.ptr;

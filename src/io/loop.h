@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The event loop of a thread: epoll, edge-triggered.
+ * The event loop of a thread: epoll, edge-triggered (but for sources that are read one piece at a time anyway).
  *
  * A source is added once with everything it will ever want to hear, and taken out by closing its fd: one epoll_ctl
  * for its life. So a source has to remember what the kernel said (readable until a read came back short, writable
@@ -32,7 +32,8 @@ struct grave {
 struct loop {
 	int epoll_fd;
 	bool stopped;
-	nsec_t now; /* when this turn began */
+	nsec_t now;    /* when this turn began */
+	uint32_t turn; /* its number */
 	struct timers timers;
 	struct list again;
 	struct grave *graves;
@@ -55,6 +56,9 @@ void source_init(struct source *s, void (*ready)(struct source *source, uint32_t
  * Return: 0; -errno.
  */
 MUST_CHECK int loop_add(struct loop *l, int fd, struct source *s, uint32_t events);
+
+/** loop_add_level() - the same, level-triggered: events come as long as they hold. Return: 0; -errno. */
+MUST_CHECK int loop_add_level(struct loop *l, int fd, struct source *s, uint32_t events);
 
 /** loop_again() - call @s in the next turn, with events 0. Asking twice is asking once. */
 void loop_again(struct loop *l, struct source *s);
