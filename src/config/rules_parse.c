@@ -27,17 +27,24 @@ struct parse {
 	const char *line_start;
 	const char *line_end;
 	const char *at; /* the rest of the line begins here */
+	const char *column_at; /* column_of() was last asked for this place in the line, */
+	unsigned int column;   /* and this was the answer */
 	bool out_of_memory;
 };
 
-/* Columns count characters: bytes that continue a UTF-8 character don't. */
-static unsigned int column_of(const struct parse *p, const char *at)
+/*
+ * Columns count characters: bytes that continue a UTF-8 character don't. Counting goes on from the last answer, since a
+ * line may have millions of entries.
+ */
+static unsigned int column_of(struct parse *p, const char *at)
 {
-	unsigned int column = 1;
-
-	for (const char *c = p->line_start; c < at; c++)
-		column += ((unsigned char)*c & 0xc0) != 0x80;
-	return column;
+	if (at < p->column_at) {
+		p->column_at = p->line_start;
+		p->column = 1;
+	}
+	for (; p->column_at < at; p->column_at++)
+		p->column += ((unsigned char)*p->column_at & 0xc0) != 0x80;
+	return p->column;
 }
 
 #define wrong(p, at, ...) problem_add((p)->problems, (p)->line, column_of((p), (at)), __VA_ARGS__)
@@ -620,7 +627,8 @@ static void parse_lines(struct parse *p, const char *text, size_t length)
 		const char *newline = memchr(text, '\n', (size_t)(end - text));
 
 		p->line++;
-		p->line_start = p->at = text;
+		p->line_start = p->at = p->column_at = text;
+		p->column = 1;
 		p->line_end = newline ? newline : end;
 		if (p->line_end > text && p->line_end[-1] == '\r')
 			p->line_end--;
@@ -648,17 +656,21 @@ static void apply_defaults(struct rule_set *set)
 	}
 }
 
-/* owner[port] is the rule's index + 1, or 0 while nobody has it */
+/* owner[port] is the rule's index + 1, or 0 while nobody has it. An entry is said to be wrong once. */
 static void claim_entry(struct parse *p, size_t index, size_t entry, uint16_t *owner)
 {
 	const struct rule *rule = &p->set->rules[index];
 	struct port_range range = rule->edge_ports.items[entry];
+	bool said = false;
 
 	for (unsigned int port = range.first; port <= range.last; port++) {
 		if (owner[port] == 0) {
 			owner[port] = (uint16_t)(index + 1);
 			continue;
 		}
+		if (said)
+			continue;
+		said = true;
 		if (owner[port] == index + 1)
 			problem_add(p->problems, rule->line, rule->edge_columns[entry],
 				"%s port %u, expected each port once in a rule", protocol_name(rule->protocol), port);
@@ -666,7 +678,8 @@ static void claim_entry(struct parse *p, size_t index, size_t entry, uint16_t *o
 			problem_add(p->problems, rule->line, rule->edge_columns[entry],
 				"%s port %u already belongs to the rule on line %u", protocol_name(rule->protocol), port,
 				p->set->rules[owner[port] - 1].line);
-		return;
+		if (p->problems->left_out) /* what this entry takes from later ones would not be said any more */
+			return;
 	}
 }
 

@@ -54,19 +54,17 @@ static _Bool is_edge_port(__u32 protocol, __u32 port)
 
 static _Bool is_edge_address(const struct bpf_sk_lookup *ctx)
 {
+	/* both families are read, so that the compiler has no reason to select a field by pointer: the verifier forbids that */
+	__u32 v4 = ctx->local_ip4;
+	__u32 v6[4] = { ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2], ctx->local_ip6[3] };
 	struct steer_address a = { .ip = { [10] = 0xff, [11] = 0xff } };
-	__u32 *words = (__u32 *)a.ip;
 
 	if (any_address)
 		return 1;
-	if (ctx->family == AF_INET) {
-		words[3] = ctx->local_ip4;
-	} else {
-		words[0] = ctx->local_ip6[0];
-		words[1] = ctx->local_ip6[1];
-		words[2] = ctx->local_ip6[2];
-		words[3] = ctx->local_ip6[3];
-	}
+	if (ctx->family == AF_INET)
+		__builtin_memcpy(a.ip + 12, &v4, sizeof(v4));
+	else
+		__builtin_memcpy(a.ip, v6, sizeof(v6));
 	return bpf_map_lookup_elem(&addresses, &a) != 0;
 }
 
