@@ -26,3 +26,38 @@ struct steer_address {
 	__u8 ip[16];
 };
 _Static_assert(sizeof(struct steer_address) == 16, "no padding");
+
+/* --- fastpath: established UDP sessions --- */
+
+enum {
+	FAST_SESSIONS_MAX = 32768,
+	FAST_TO_ORIGIN = 0, /* directions: index into the arrays of struct fast_counters */
+	FAST_TO_CLIENT = 1,
+};
+
+/* A packet's addresses and ports; IPv4 as ::ffff:a.b.c.d. Ports in network order. */
+struct fast_tuple {
+	__u8 saddr[16];
+	__u8 daddr[16];
+	__u16 sport;
+	__u16 dport;
+};
+_Static_assert(sizeof(struct fast_tuple) == 36, "no padding: it is a key");
+
+/* What becomes of the packets of one direction of a session. */
+struct fast_target {
+	struct fast_tuple to;
+	__u32 slot;	 /* of the session's counters */
+	__u32 direction; /* FAST_TO_ORIGIN or FAST_TO_CLIENT */
+	__u32 local;	 /* 1: client and origin are on this machine: packets of the loopback interface, delivered there */
+	__u32 ifindex;	 /* where they leave when not local */
+};
+_Static_assert(sizeof(struct fast_target) == 52, "no padding");
+
+/* Written by the program alone, read by user space through the map's memory. */
+struct fast_counters {
+	__u64 datagrams[2];
+	__u64 bytes[2]; /* payload */
+	__u64 last_ns[2]; /* CLOCK_MONOTONIC */
+};
+_Static_assert(sizeof(struct fast_counters) == 48, "no padding");

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "bpf/fastpath/fastpath.h"
 #include "bpf/steer/steer.h"
 #include "edge/options.h"
 #include "edge/port_map.h"
@@ -37,6 +38,8 @@ struct edge {
 	struct resolver *resolver;
 	struct steer *steer; /* NULL: plain binds */
 	const char *steering; /* "bpf", or why not */
+	struct fastpath *fastpath; /* NULL: UDP stays in user space */
+	char fastpath_state[160];  /* "on", or why not */
 	struct worker *workers[OPTIONS_WORKERS_MAX];
 	unsigned int workers_running;
 	struct control_socket *control;

@@ -137,6 +137,21 @@ static int node_init(struct node_state *node, unsigned int workers)
 	return client_table_init(&node->clients, slots);
 }
 
+/* Faster UDP where it can be had; everything works without. */
+static void open_fastpath(struct edge *e)
+{
+	struct text why = text_fixed(e->fastpath_state, sizeof(e->fastpath_state));
+
+	if (e->options.no_bpf)
+		text_str(&why, "off: --no-bpf");
+	else if (!e->snapshot->set.node.udp_fast_path)
+		text_str(&why, "off: udp_fast_path=off");
+	else if (fastpath_open(&why, &e->fastpath) == 0)
+		text_str(&why, "on");
+	else
+		log_warning("%s; established UDP sessions stay in user space", e->fastpath_state);
+}
+
 /* What needs privileges, or may fail for reasons to be told at the prompt. */
 static int prepare(struct edge *e, struct bound_sockets *sockets, struct signals *signals, struct text *out)
 {
@@ -176,13 +191,14 @@ static int prepare(struct edge *e, struct bound_sockets *sockets, struct signals
 			return r;
 		}
 	}
+	open_fastpath(e);
 	for (unsigned int w = 0; w < e->options.workers && r == 0; w++) {
 		long cores = sysconf(_SC_NPROCESSORS_ONLN);
 		int core = e->options.workers > 1 && cores >= (long)e->options.workers ? (int)w : -1;
 
 		atomic_fetch_add(&e->node.fds, (uint32_t)sockets[w].count);
 		r = worker_new(&e->workers[w], w, &e->node, &e->log.logs[w], e->snapshot, &sockets[w], e->node.fd_max,
-			&e->mailbox, core);
+			e->fastpath, &e->mailbox, core);
 	}
 	if (r == 0)
 		r = privilege_drop();
@@ -223,8 +239,9 @@ static int start_threads(struct edge *e)
 
 static void say_ready(const struct edge *e)
 {
-	log_info("ready: %zu rules, %u tcp and %u udp ports, %u workers, steering %s", e->snapshot->set.count,
-		port_map_count(&e->held, PROTOCOL_TCP), port_map_count(&e->held, PROTOCOL_UDP), e->options.workers, e->steering);
+	log_info("ready: %zu rules, %u tcp and %u udp ports, %u workers, steering %s, UDP fast path %s", e->snapshot->set.count,
+		port_map_count(&e->held, PROTOCOL_TCP), port_map_count(&e->held, PROTOCOL_UDP), e->options.workers, e->steering,
+		e->fastpath_state);
 }
 
 static void deinit(struct edge *e, struct bound_sockets *sockets, struct signals *signals)
@@ -236,6 +253,7 @@ static void deinit(struct edge *e, struct bound_sockets *sockets, struct signals
 		bound_sockets_close(&sockets[w]);
 		worker_free(e->workers[w]);
 	}
+	fastpath_close(e->fastpath);
 	flow_log_close(&e->log);
 	apply_deinit(e);
 	client_table_deinit(&e->node.clients);

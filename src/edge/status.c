@@ -231,6 +231,8 @@ void status_json(struct edge *e, struct text *out)
 		(clock_now() - e->started) / NSEC_PER_SEC);
 	text_str(out, ",\"steering\":");
 	text_json(out, e->steering, strlen(e->steering));
+	text_str(out, ",\"udp_fast_path\":");
+	text_json(out, e->fastpath_state, strlen(e->fastpath_state));
 	text_printf(out, ",\"ports\":{\"tcp\":%u,\"udp\":%u}", port_map_count(&e->held, PROTOCOL_TCP),
 		port_map_count(&e->held, PROTOCOL_UDP));
 	text_printf(out, ",\"flows\":%u,\"flows_max\":%u,\"fds\":%u,\"fds_max\":%u", atomic_load(&e->node.flows),

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "flow/tcp_flow.h"
 #include "flow/udp_flow.h"
+#include "io/route.h"
 #include "io/sock.h"
 
 #include <errno.h>
@@ -371,7 +372,8 @@ static void *worker_main(void *arg)
 }
 
 int worker_new(struct worker **ret_worker, unsigned int index, struct node_state *node, struct flow_log *log,
-	struct snapshot *snapshot, struct bound_sockets *sockets, uint32_t max_flows, struct mailbox *main, int core)
+	struct snapshot *snapshot, struct bound_sockets *sockets, uint32_t max_flows, struct fastpath *fastpath,
+	struct mailbox *main, int core)
 {
 	struct worker *w = aligned_alloc(64, (sizeof(*w) + 63) / 64 * 64);
 	int r;
@@ -383,6 +385,10 @@ int worker_new(struct worker **ret_worker, unsigned int index, struct node_state
 	list_init(&w->listeners);
 	list_init(&w->drains);
 	list_init(&w->env.flows);
+	list_init(&w->env.fast_sessions);
+	timer_init(&w->env.fast_timer, udp_fast_sweep);
+	w->env.fastpath = fastpath;
+	w->env.route_fd = -1;
 	w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	w->main = main;
 	w->core = core;
@@ -407,6 +413,10 @@ int worker_new(struct worker **ret_worker, unsigned int index, struct node_state
 		r = slab_init(&w->env.chunks, CHUNK_SIZE, CHUNK_POOL_BYTES / CHUNK_SIZE);
 	if (r == 0)
 		r = udp_table_new(&w->env, max_flows);
+	if (r == 0 && fastpath) {
+		w->env.route_fd = route_open();
+		r = MIN(w->env.route_fd, 0);
+	}
 	if (r == 0)
 		r = mailbox_init(&w->mailbox, &w->env.loop, w);
 	for (size_t i = 0; i < sockets->count && r == 0; i++)
@@ -441,6 +451,8 @@ void worker_free(struct worker *w)
 	slab_deinit(&w->env.chunks);
 	if (w->env.scratch)
 		munmap(w->env.scratch, RELAY_BUFFER_SIZE);
+	if (w->env.route_fd >= 0)
+		close(w->env.route_fd);
 	if (w->spare_fd >= 0)
 		close(w->spare_fd);
 	snapshot_unref(w->env.snapshot);

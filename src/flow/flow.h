@@ -17,6 +17,7 @@
 
 struct flow_log;
 struct udp_table;
+struct fastpath;
 
 /* Shared by all workers: the ceilings of the node, and who uses how much of them. */
 struct node_state {
@@ -48,6 +49,10 @@ struct flow_env {
 	struct list flows; /* struct flow.all: all flows of this worker */
 	uint64_t next_number;
 	struct udp_table *udp;
+	struct fastpath *fastpath;  /* shared by the workers; NULL: UDP stays in user space */
+	struct list fast_sessions;  /* struct udp_session.fast: those that the kernel carries */
+	struct timer fast_timer;    /* reads their counters */
+	int route_fd;		    /* for route_lookup() */
 	bool stopping; /* no new flows */
 	counter counters[COUNTER_N];
 	counter dropped[DROP_N]; /* datagrams of no rule */

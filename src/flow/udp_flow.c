@@ -2,7 +2,7 @@
 #include "flow/udp_flow.h"
 #include "base/error.h"
 #include "base/hash.h"
-#include "flow/udp_reply.h"
+#include "flow/udp_session.h"
 #include "io/sock.h"
 #include "policy/pick.h"
 #include "wire/proxy.h"
@@ -28,31 +28,6 @@ enum {
 	UDP_SESSION_FDS = 1,
 };
 _Static_assert((int)HEADER_MAX >= (int)SPP_SIZE, "room for either header");
-
-struct udp_session {
-	struct flow flow;
-	struct source source;
-	struct timer timer;
-	struct grave grave;
-	struct udp_session *hash_next;
-	uint64_t hash;
-	struct udp_reply *reply;
-	uint64_t tried; /* addresses of the origin's name that were unreachable, by index in the answer */
-	nsec_t last_activity;
-	int fd;		    /* connected to the origin */
-	uint8_t read_size;  /* datagrams to ask for at once */
-	uint32_t read_turn; /* of the loop, in which one was read */
-	bool answered;	    /* by the present origin */
-	bool announced;	    /* the present origin has got a PROXY header */
-	bool unreachable;   /* ICMP says that the present origin is not there */
-	bool no_gso;	    /* the path refuses segmentation */
-	bool ended;
-	/* within one batch from a listener: */
-	uint8_t batch_first;
-	uint8_t batch_last;
-	uint8_t batch_count; /* 0: not in the batch */
-	struct udp_session *batch_next;
-};
 
 /* A datagram from a client, in the batch of a listener. */
 struct datagram_in {
@@ -209,6 +184,13 @@ static void drop(struct udp_session *s, enum drop_reason why, uint64_t datagrams
 	counter_add(&flow_stats(&s->flow)->dropped[why], datagrams);
 }
 
+uint32_t udp_session_index(const struct udp_session *s)
+{
+	const struct slab *slab = &s->flow.env->udp->sessions;
+
+	return (uint32_t)((size_t)((const uint8_t *)s - slab->base) / slab->item_size);
+}
+
 /* --- end --- */
 
 static void free_session(struct grave *grave)
@@ -226,6 +208,7 @@ static void session_end(struct udp_session *s, enum end_reason why)
 		return;
 	s->ended = true;
 	udp_flush(env); /* its last answers may still wait there */
+	udp_fast_leave(s);
 	timer_stop(&s->timer);
 	loop_forget(&s->source);
 	session_unlink(env->udp, s);
@@ -262,8 +245,10 @@ static nsec_t session_deadline(const struct udp_session *s)
 static void session_timer(struct timer *timer)
 {
 	struct udp_session *s = CONTAINER_OF(timer, struct udp_session, timer);
-	nsec_t deadline = session_deadline(s);
+	nsec_t deadline;
 
+	udp_fast_sync(s);
+	deadline = session_deadline(s);
 	if (deadline > s->flow.env->loop.now)
 		timer_start(&s->flow.env->loop.timers, &s->timer, deadline);
 	else
@@ -282,6 +267,7 @@ static void note_unreachable(struct udp_session *s)
 {
 	env_count(s->flow.env, COUNTER_ICMP_ERRORS);
 	s->unreachable = true;
+	udp_fast_leave(s);
 }
 
 static void session_ready(struct source *source, uint32_t events);
@@ -306,6 +292,7 @@ static int session_connect(struct udp_session *s, const struct addr *origin)
 	if (s->fd >= 0)
 		close(s->fd);
 	s->fd = fd;
+	s->fast.refused = false;
 	s->flow.origin = *origin;
 	s->answered = false;
 	s->announced = false;
@@ -379,6 +366,7 @@ static struct udp_session *session_new(struct flow_env *env, struct snapshot_rul
 	flow_init(&s->flow, env, rule, client, edge, UDP_SESSION_FDS, session_end_now);
 	source_init(&s->source, session_ready);
 	timer_init(&s->timer, session_timer);
+	list_init(&s->fast.node);
 	s->fd = -1;
 	s->read_size = 1;
 	s->hash = hash;
@@ -625,6 +613,7 @@ static void session_send(struct udp_session *s)
 		batch_add(b, s, false, header, d->bytes, d->length);
 	}
 	batch_send(b, false);
+	udp_fast_consider(s);
 }
 
 /* Which address and port a datagram was sent to. */

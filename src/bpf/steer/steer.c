@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bpf/steer/steer.h"
 #include "base/error.h"
+#include "bpf/quiet.h"
 #include "bpf/shared.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -29,15 +28,6 @@ struct steer {
 	struct bpf_link *link;
 	_Atomic uint64_t *ports;
 };
-
-/* libbpf explains itself at length; what matters comes back as an error code. */
-static int no_print(enum libbpf_print_level level, const char *format, va_list args)
-{
-	(void)level;
-	(void)format;
-	(void)args;
-	return 0;
-}
 
 static int fill_addresses(struct steer_bpf *skeleton, const struct ip *addresses, size_t count)
 {
@@ -85,7 +75,7 @@ int steer_open(const struct steer_sockets *sockets, const struct ip *addresses, 
 
 	if (!s)
 		return fault(-ENOMEM);
-	libbpf_set_print(no_print);
+	bpf_quiet();
 	s->skeleton = steer_bpf__open();
 	if (!s->skeleton)
 		goto failed;

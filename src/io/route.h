@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Asking the kernel how it would route (RTNETLINK). */
+#pragma once
+
+#include "base/addr.h"
+
+/**
+ * route_open() - a socket for route_lookup()
+ *
+ * Return: the fd; -errno.
+ */
+MUST_CHECK int route_open(void);
+
+/**
+ * route_lookup() - the interface by which packets of ours to @to leave
+ * @fd: from route_open(); one thread at a time
+ * @from: our source address
+ *
+ * Return: its index; 0 when @to is an address of this machine; -errno (-ENETUNREACH …).
+ */
+MUST_CHECK int route_lookup(int fd, const struct ip *from, const struct ip *to);
