@@ -215,6 +215,21 @@ static void test_only_the_first_character_is_looked_at(void **state)
 	assert_int_equal(utf8_next("\xc3\xbc\xff", 3), 2);
 }
 
+static void test_control_characters_are_not_printable(void **state)
+{
+	(void)state;
+	for (uint32_t point = 0; point < 0x110000; point++) {
+		bool control = point < 0x20 || (point >= 0x7f && point < 0xa0);
+		char bytes[4];
+		size_t n = utf8_of(point, bytes);
+
+		if (utf8_printable(bytes, n) != (control ? 0 : utf8_next(bytes, n)))
+			fail_msg("U+%04X", point);
+	}
+	assert_int_equal(utf8_printable("\xc2", 1), 0);
+	assert_int_equal(utf8_printable("", 0), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -227,6 +242,7 @@ int main(void)
 		cmocka_unit_test(test_every_character_is_known_and_every_shorter_prefix_is_not),
 		cmocka_unit_test(test_malformed_bytes_are_no_character),
 		cmocka_unit_test(test_only_the_first_character_is_looked_at),
+		cmocka_unit_test(test_control_characters_are_not_printable),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

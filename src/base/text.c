@@ -134,6 +134,18 @@ size_t utf8_next(const char *bytes, size_t length)
 	return n;
 }
 
+size_t utf8_printable(const char *bytes, size_t length)
+{
+	size_t n = utf8_next(bytes, length);
+	const uint8_t *b = (const uint8_t *)bytes;
+
+	if (n == 1 && (b[0] < 0x20 || b[0] == 0x7f))
+		return 0;
+	if (n == 2 && b[0] == 0xc2 && b[1] < 0xa0)
+		return 0;
+	return n;
+}
+
 void text_json(struct text *t, const char *string, size_t length)
 {
 	size_t at = 0;

@@ -46,3 +46,9 @@ void text_json(struct text *t, const char *string, size_t length);
  * Return: 1-4; 0 when @length is 0 or the bytes are not well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms).
  */
 size_t utf8_next(const char *bytes, size_t length);
+
+/**
+ * utf8_printable() - utf8_next() for text that people will see: 0 for control characters (U+0000-1F, U+007F-9F) too,
+ * which a terminal would obey
+ */
+size_t utf8_printable(const char *bytes, size_t length);

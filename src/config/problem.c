@@ -4,6 +4,24 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* A message quotes what a file holds, which may be anything; what can't be shown becomes '?'. */
+static void make_printable(char *message)
+{
+	size_t left = strlen(message);
+
+	while (left) {
+		size_t n = utf8_printable(message, left);
+
+		if (n == 0) {
+			*message = '?';
+			n = 1;
+		}
+		message += n;
+		left -= n;
+	}
+}
 
 void problem_add(struct problems *p, unsigned int line, unsigned int column, const char *format, ...)
 {
@@ -23,6 +41,7 @@ void problem_add(struct problems *p, unsigned int line, unsigned int column, con
 		p->left_out++;
 		return;
 	}
+	make_printable(message);
 	if ((p->count & (p->count - 1)) == 0) { /* room doubles at each power of two */
 		items = reallocarray(p->items, p->count ? p->count * 2 : 1, sizeof(*items));
 		if (!items) {

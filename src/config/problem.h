@@ -7,7 +7,7 @@
 struct problem {
 	unsigned int line;   /* from 1 */
 	unsigned int column; /* in characters, from 1 */
-	char *message;	     /* what was found, what was expected */
+	char *message;	     /* what was found, what was expected; printable UTF-8 whatever the file holds */
 };
 
 enum { PROBLEMS_MAX = 10000 };

@@ -435,9 +435,9 @@ static void store_tag(struct parse *p, const char *at, const char *tag, size_t l
 	size_t characters = 0;
 
 	for (size_t i = 0; i < length;) {
-		size_t n = utf8_next(tag + i, length - i);
+		size_t n = utf8_printable(tag + i, length - i);
 
-		if (n == 0 || (unsigned char)tag[i] < 0x20 || tag[i] == 0x7f) {
+		if (n == 0) {
 			wrong(p, at, "tag with a byte 0x%02x, expected UTF-8 text without control characters",
 				(unsigned char)tag[i]);
 			return;

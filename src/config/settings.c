@@ -8,7 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum setting_type { TYPE_MSEC, TYPE_COUNT, TYPE_PREFIXES, TYPE_WORD, TYPE_SERVERS, TYPE_PPV2_MODE, TYPE_SPP_ANSWERS };
+enum setting_type { TYPE_MSEC, TYPE_COUNT, TYPE_PREFIXES, TYPE_WORD, TYPE_SERVERS, TYPE_PPV2_MODE, TYPE_SPP_ANSWERS, TYPE_SWITCH };
 
 enum { CARRIED_TCP = 1 << PROTOCOL_TCP, CARRIED_UDP = 1 << PROTOCOL_UDP, CARRIED_BOTH = CARRIED_TCP | CARRIED_UDP };
 
@@ -31,6 +31,7 @@ struct setting_row {
 #define FIELD_SERVERS(name)	name
 #define FIELD_PPV2_MODE(name)	name
 #define FIELD_SPP_ANSWERS(name) name
+#define FIELD_SWITCH(name)	name
 
 #define FIELD_OF(scope, type, name)                                                                        \
 	.offset = offsetof(struct scope, FIELD_##type(name)), .size = sizeof(((struct scope *)0)->FIELD_##type(name))
@@ -44,6 +45,7 @@ static const struct setting_row rule_rows[] = {
 
 #define DEFAULT_MSEC(d)	   (d)
 #define DEFAULT_COUNT(d)   (d)
+#define DEFAULT_SWITCH(d)  (d)
 #define DEFAULT_SERVERS(d) 0
 #define DEFAULT_WORD(d)	   0
 
@@ -89,6 +91,7 @@ static void store_scalar(const struct setting_row *row, int64_t value, void *set
 	case TYPE_COUNT:
 	case TYPE_PPV2_MODE:
 	case TYPE_SPP_ANSWERS:
+	case TYPE_SWITCH:
 		memcpy(field_of(row, settings), &(uint32_t){ (uint32_t)value }, sizeof(uint32_t));
 		break;
 	case TYPE_PREFIXES:
@@ -201,6 +204,7 @@ void setting_format(enum setting_scope scope, unsigned int id, const void *setti
 		break;
 	case TYPE_PPV2_MODE:
 	case TYPE_SPP_ANSWERS:
+	case TYPE_SWITCH:
 		format_word(row->type, load_scalar(row, settings), out);
 		break;
 	case TYPE_PREFIXES:
@@ -242,6 +246,7 @@ static void describe_expected(const struct setting_row *row, struct text *out)
 		break;
 	case TYPE_PPV2_MODE:
 	case TYPE_SPP_ANSWERS:
+	case TYPE_SWITCH:
 		for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
 			if (words[i].type != row->type)
 				continue;
@@ -346,8 +351,9 @@ static int parse_prefix_item(const char *text, size_t length, size_t index, void
 static int parse_server_item(const char *text, size_t length, size_t index, void *list)
 {
 	struct addr *servers = list;
+	int r = addr_parse(text, length, 53, &servers[index]);
 
-	return addr_parse(text, length, 53, &servers[index]);
+	return r == 0 && servers[index].port == 0 ? -EINVAL : r;
 }
 
 static int parse_prefixes(const char *value, size_t length, struct arena *arena, struct prefix_list *ret)
@@ -410,6 +416,7 @@ int setting_parse(enum setting_scope scope, unsigned int id, const char *value, 
 		break;
 	case TYPE_PPV2_MODE:
 	case TYPE_SPP_ANSWERS:
+	case TYPE_SWITCH:
 		r = parse_word_of(row->type, value, length, &scalar);
 		break;
 	case TYPE_PREFIXES:
@@ -473,7 +480,8 @@ static void document_rows(enum setting_scope scope, unsigned int count, struct t
 				text_str(out, "; udp ");
 			setting_defaults_rule((enum protocol)p, &rule);
 			setting_defaults_node(&node);
-			if (!scalar && row->type != TYPE_PPV2_MODE && row->type != TYPE_SPP_ANSWERS)
+			if (!scalar && row->type != TYPE_PPV2_MODE && row->type != TYPE_SPP_ANSWERS &&
+				row->type != TYPE_SWITCH)
 				text_str(out, "none");
 			else
 				setting_format(scope, i, scope == SETTING_SCOPE_RULE ? (void *)&rule : (void *)&node, out);

@@ -12,6 +12,7 @@
 enum protocol { PROTOCOL_TCP, PROTOCOL_UDP, PROTOCOL_N };
 
 enum ppv2_mode { PPV2_MODE_FIRST, PPV2_MODE_UNTIL_REPLY, PPV2_MODE_EVERY };
+enum switch_state { SWITCH_OFF, SWITCH_ON };
 enum spp_answers { SPP_ANSWERS_LENIENT, SPP_ANSWERS_STRICT, SPP_ANSWERS_EDGEONE };
 
 enum {
@@ -37,6 +38,7 @@ struct server_list {
 #define SETTING_FIELD_SERVERS(name)	struct server_list name;
 #define SETTING_FIELD_PPV2_MODE(name)	enum ppv2_mode name;
 #define SETTING_FIELD_SPP_ANSWERS(name) enum spp_answers name;
+#define SETTING_FIELD_SWITCH(name)	enum switch_state name;
 
 struct rule_settings {
 #define RULE_SETTING(name, type, ...) SETTING_FIELD_##type(name)
