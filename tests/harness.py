@@ -4,6 +4,8 @@
 Nothing here sleeps in place of an event: wait_until() polls a condition with a deadline, everything else blocks on
 sockets or pipes with timeouts. Every process that is started is ended by its own pid.
 """
+import ctypes
+import functools
 import json
 import os
 import queue
@@ -291,6 +293,8 @@ class UdpOrigin:
         while True:
             try:
                 data, peer = self.socket.recvfrom(65535)
+                if peer is None:  # shut down by close()
+                    return
                 self.received.put((data, peer))
                 for reply in self.answer(data, peer):
                     self.socket.sendto(reply, peer)
@@ -398,3 +402,95 @@ class Program:
 
     def __exit__(self, *exc):
         self.stop()
+
+
+# --- TCP, for tests that hold both ends in one thread ---
+
+def listen(address="127.0.0.1", port=None, backlog=1024):
+    """A listening TCP socket; accept() gives up after TIMEOUT."""
+    s = socket.socket(resolve_family(address), socket.SOCK_STREAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind((address, port or free_port()))
+    s.listen(backlog)
+    s.settimeout(TIMEOUT)
+    return s
+
+
+def accept(listener):
+    """The next connection of a listen() socket, with the usual timeout."""
+    s, _ = listener.accept()
+    s.settimeout(TIMEOUT)
+    return s
+
+
+def port_of(s):
+    return s.getsockname()[1]
+
+
+def how_it_ends(s):
+    """Reads a connection to its end: "fin" or "reset"."""
+    try:
+        while s.recv(65536):
+            pass
+    except (ConnectionResetError, BrokenPipeError):
+        return "reset"
+    return "fin"
+
+
+def echoes(s, data=b"echo?"):
+    """Whether what is sent comes back."""
+    s.sendall(data)
+    return recv_exactly(s, len(data)) == data
+
+
+def refused(port, address="127.0.0.1", source=None):
+    """Whether a new connection is refused, in the handshake or with RST right after it; False when it is echoed."""
+    try:
+        with connect(port, address, source) as s:
+            return not echoes(s)
+    except (ConnectionRefusedError, ConnectionResetError, BrokenPipeError):
+        return True
+
+
+def how_connecting_ends(port, address="127.0.0.1", send=b""):
+    """Connects, sends and reads to the end: "refused" in the handshake, "reset" after it, or "fin"."""
+    try:
+        with connect(port, address) as s:
+            if send:
+                s.sendall(send)
+            return how_it_ends(s)
+    except ConnectionRefusedError:
+        return "refused"
+    except (ConnectionResetError, BrokenPipeError):
+        return "reset"
+
+
+# --- a network of one's own ---
+
+def own_network(**sysctls):
+    """Runs a test in a network namespace of its own with nothing but loopback, for what would get into the way of other
+    programs. Threads and programs that it starts are in there too. Sysctls are those below net/, with '__' for '/'."""
+    def decorate(test):
+        @functools.wraps(test)
+        def run(*args, **kwargs):
+            failed = []
+
+            def body():
+                try:
+                    if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):  # CLONE_NEWNET
+                        raise OSError(ctypes.get_errno(), "unshare: a network namespace needs root")
+                    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+                    for name, value in sysctls.items():
+                        with open("/proc/sys/net/" + name.replace("__", "/"), "w") as f:
+                            f.write(str(value))
+                    test(*args, **kwargs)
+                except BaseException as e:  # pytest's own outcomes are no Exceptions
+                    failed.append(e)
+
+            thread = threading.Thread(target=body)
+            thread.start()
+            thread.join()
+            if failed:
+                raise failed[0]
+        return run
+    return decorate
