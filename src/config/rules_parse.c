@@ -343,6 +343,8 @@ static void parse_persistence(struct parse *p, struct rule *rule)
 
 	if (word_is(w, "on"))
 		rule->persistence = true;
+	else if (w.length == 0)
+		wrong(p, w.text, "no session persistence, expected on or off");
 	else if (!word_is(w, "off"))
 		wrong(p, w.text, "session persistence " WORD_FMT ", expected on or off", WORD_ARGS(w));
 }
@@ -364,7 +366,10 @@ static void parse_pass(struct parse *p, struct rule *rule, bool protocol_ok)
 		if (word_is(w, modes[mode].word))
 			break;
 	if (mode == PASS_N) {
-		wrong(p, w.text, "pass mode " WORD_FMT ", expected toa, ppv1, ppv2, spp or off", WORD_ARGS(w));
+		if (w.length == 0)
+			wrong(p, w.text, "no pass mode, expected toa, ppv1, ppv2, spp or off");
+		else
+			wrong(p, w.text, "pass mode " WORD_FMT ", expected toa, ppv1, ppv2, spp or off", WORD_ARGS(w));
 		return;
 	}
 	if (protocol_ok && !modes[mode].carried[rule->protocol]) {

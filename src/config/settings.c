@@ -463,10 +463,12 @@ static void document_rows(enum setting_scope scope, unsigned int count, struct t
 		const struct setting_row *row = row_of(scope, i);
 		bool scalar = row->type == TYPE_MSEC || row->type == TYPE_COUNT;
 
-		text_printf(out, "| `%s` | %s | ", row->name,
-			row->carried_by == CARRIED_TCP	       ? "tcp"
-				: row->carried_by == CARRIED_UDP ? "udp"
-								 : "tcp, udp");
+		text_printf(out, "| `%s` | ", row->name);
+		if (scope == SETTING_SCOPE_RULE)
+			text_printf(out, "%s | ",
+				row->carried_by == CARRIED_TCP	       ? "tcp"
+					: row->carried_by == CARRIED_UDP ? "udp"
+									 : "tcp, udp");
 		describe_expected(row, out);
 		text_str(out, " | ");
 		for (int p = PROTOCOL_TCP; p <= PROTOCOL_UDP; p++) {
@@ -490,15 +492,22 @@ static void document_rows(enum setting_scope scope, unsigned int count, struct t
 	}
 }
 
+static void document_words(struct text *out)
+{
+	text_str(out, "\n## Words\n\n| option | word | means |\n| --- | --- | --- |\n");
+	for (size_t i = 0; i < ARRAY_SIZE(rule_rows); i++)
+		for (size_t w = 0; w < ARRAY_SIZE(words); w++)
+			if (words[w].type == rule_rows[i].type)
+				text_printf(out, "| `%s` | `%s` | %s |\n", rule_rows[i].name, words[w].word, words[w].help);
+}
+
 void settings_document(struct text *out)
 {
-	static const char head[] = "| option | of | value | default | what it does |\n| --- | --- | --- | --- | --- |\n";
-
 	text_str(out, "# Settings\n\nMade from tables/setting.def by `make docs`. How they are written in a rules file: "
-		      "[rules-file.md](../rules-file.md).\n\n## Of a rule\n\n");
-	text_str(out, head);
+		      "[rules-file.md](../rules-file.md).\n\n## Of a rule\n\n"
+		      "| option | of | value | default | what it does |\n| --- | --- | --- | --- | --- |\n");
 	document_rows(SETTING_SCOPE_RULE, ARRAY_SIZE(rule_rows), out);
-	text_str(out, "\n## Of the node\n\n");
-	text_str(out, head);
+	text_str(out, "\n## Of the node\n\n| option | value | default | what it does |\n| --- | --- | --- | --- |\n");
 	document_rows(SETTING_SCOPE_NODE, ARRAY_SIZE(node_rows), out);
+	document_words(out);
 }

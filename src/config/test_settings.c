@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* The table once more, as plain data to test against. */
-enum type { MSEC, COUNT, PREFIXES, WORD, SERVERS, PPV2_MODE, SPP_ANSWERS };
+enum type { MSEC, COUNT, PREFIXES, WORD, SERVERS, PPV2_MODE, SPP_ANSWERS, SWITCH };
 enum { TCP = 1 << PROTOCOL_TCP, UDP = 1 << PROTOCOL_UDP, BOTH = TCP | UDP };
 
 static const struct row {
@@ -139,6 +139,7 @@ static void test_defaults_are_what_the_rows_say(void **state)
 	assert_int_equal(tcp.client_max_flows, 10000);
 	assert_int_equal(node.max_flows, 100000);
 	assert_int_equal(node.resolvers.count, 0);
+	assert_int_equal(node.udp_fast_path, SWITCH_ON);
 	assert_string_equal(node.name, "");
 }
 
@@ -237,20 +238,23 @@ static void test_zero_may_have_a_unit_or_none(void **state)
 static void test_enumerations_take_their_words_in_any_letter_case(void **state)
 {
 	static const struct {
+		enum setting_scope scope;
 		unsigned int id;
 		const char *value, *written;
 	} cases[] = {
-		{ RULE_SETTING_ppv2_mode, "first", "first" },
-		{ RULE_SETTING_ppv2_mode, "Until_Reply", "until_reply" },
-		{ RULE_SETTING_ppv2_mode, "EVERY", "every" },
-		{ RULE_SETTING_spp_answers, "lenient", "lenient" },
-		{ RULE_SETTING_spp_answers, "strict", "strict" },
-		{ RULE_SETTING_spp_answers, "EdgeOne", "edgeone" },
+		{ SETTING_SCOPE_RULE, RULE_SETTING_ppv2_mode, "first", "first" },
+		{ SETTING_SCOPE_RULE, RULE_SETTING_ppv2_mode, "Until_Reply", "until_reply" },
+		{ SETTING_SCOPE_RULE, RULE_SETTING_ppv2_mode, "EVERY", "every" },
+		{ SETTING_SCOPE_RULE, RULE_SETTING_spp_answers, "lenient", "lenient" },
+		{ SETTING_SCOPE_RULE, RULE_SETTING_spp_answers, "strict", "strict" },
+		{ SETTING_SCOPE_RULE, RULE_SETTING_spp_answers, "EdgeOne", "edgeone" },
+		{ SETTING_SCOPE_NODE, NODE_SETTING_udp_fast_path, "Off", "off" },
+		{ SETTING_SCOPE_NODE, NODE_SETTING_udp_fast_path, "on", "on" },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		assert_int_equal(parse(*state, SETTING_SCOPE_RULE, cases[i].id, cases[i].value), 0);
-		assert_written(*state, SETTING_SCOPE_RULE, cases[i].id, cases[i].written);
+		assert_int_equal(parse(*state, cases[i].scope, cases[i].id, cases[i].value), 0);
+		assert_written(*state, cases[i].scope, cases[i].id, cases[i].written);
 	}
 }
 
@@ -321,6 +325,7 @@ static void test_a_shorter_word_leaves_nothing_of_a_longer_one(void **state)
 #define WHY_TRIES   "a number from 1 to 16"
 #define WHY_FLOWS   "a number from 1 to 10000000, or 0 (no limit but the node's)"
 #define WHY_MODE    "first, until_reply, every"
+#define WHY_SWITCH  "off, on"
 #define WHY_PREFIX  "1 to 64 prefixes such as 10.0.0.0/8,2001:db8::/32, no bit set behind a prefix"
 #define WHY_SERVERS "1 to 8 addresses such as 127.0.0.1,[2001:db8::1]:5353"
 #define WHY_NAME    "1 to 63 characters of a-z A-Z 0-9 . _ -"
@@ -375,6 +380,8 @@ static void test_a_wrong_value_is_refused_with_what_was_expected_and_changes_not
 		{ SETTING_SCOPE_NODE, NODE_SETTING_resolvers, "127.0.0.1:70000", WHY_SERVERS },
 		{ SETTING_SCOPE_NODE, NODE_SETTING_resolvers, "127.0.0.1:0", WHY_SERVERS },
 		{ SETTING_SCOPE_NODE, NODE_SETTING_resolvers, "127.0.0.1,", WHY_SERVERS },
+		{ SETTING_SCOPE_NODE, NODE_SETTING_udp_fast_path, "yes", WHY_SWITCH },
+		{ SETTING_SCOPE_NODE, NODE_SETTING_udp_fast_path, "1", WHY_SWITCH },
 		{ SETTING_SCOPE_NODE, NODE_SETTING_name, "", WHY_NAME },
 		{ SETTING_SCOPE_NODE, NODE_SETTING_name, "a b", WHY_NAME },
 		{ SETTING_SCOPE_NODE, NODE_SETTING_name, "a\"b", WHY_NAME },

@@ -395,7 +395,7 @@ static void acknowledged(struct mail *mail, void *to)
 	struct edge *e = to;
 
 	free(CONTAINER_OF(mail, struct mail_apply, mail));
-	if (--e->unacknowledged == 0)
+	if (--e->unacknowledged == 0 && e->stops == 0)
 		reload_done(e);
 }
 
@@ -489,6 +489,11 @@ static void reload_begin(struct edge *e)
 
 void apply_reload(struct edge *e, struct reload_waiter *waiter)
 {
+	if (e->stops) {
+		if (waiter)
+			waiter->told(waiter, false, "the edge is stopping\n");
+		return;
+	}
 	if (waiter)
 		list_add(&e->reload_waiters_next, &waiter->node);
 	if (e->unacknowledged)

@@ -141,15 +141,19 @@ static int node_init(struct node_state *node, unsigned int workers)
 static void open_fastpath(struct edge *e)
 {
 	struct text why = text_fixed(e->fastpath_state, sizeof(e->fastpath_state));
+	char reason_bytes[128];
+	struct text reason = text_fixed(reason_bytes, sizeof(reason_bytes));
 
 	if (e->options.no_bpf)
 		text_str(&why, "off: --no-bpf");
 	else if (!e->snapshot->set.node.udp_fast_path)
 		text_str(&why, "off: udp_fast_path=off");
-	else if (fastpath_open(&why, &e->fastpath) == 0)
+	else if (fastpath_open(&reason, &e->fastpath) == 0)
 		text_str(&why, "on");
 	else
-		log_warning("%s; established UDP sessions stay in user space", e->fastpath_state);
+		text_printf(&why, "off: %s", reason_bytes);
+	if (reason.length)
+		log_warning("%s; established UDP sessions stay in user space", reason_bytes);
 }
 
 /* What needs privileges, or may fail for reasons to be told at the prompt. */
@@ -174,6 +178,15 @@ static int prepare(struct edge *e, struct bound_sockets *sockets, struct signals
 	if (r) {
 		text_printf(out, "starting: %s\n", fault_text(r));
 		return r;
+	}
+	/* before the ports are planned, so that a range of steered ports leaves ours alone like anybody else's */
+	if (e->options.metrics.port) {
+		r = metrics_open(e, &e->options.metrics, &e->metrics);
+		if (r) {
+			addr_format(&e->options.metrics, metrics);
+			text_printf(out, "--metrics %s: %s\n", metrics, strerror(-r));
+			return r;
+		}
 	}
 	r = apply_first(e, sockets, out);
 	if (r)
@@ -206,13 +219,10 @@ static int prepare(struct edge *e, struct bound_sockets *sockets, struct signals
 		text_printf(out, "starting: %s\n", fault_text(r));
 		return r;
 	}
-	if (e->options.metrics.port) {
-		r = metrics_open(e, &e->options.metrics, &e->metrics);
-		if (r) {
-			addr_format(&e->options.metrics, metrics);
-			text_printf(out, "--metrics %s: %s\n", metrics, strerror(-r));
-		}
-	}
+	if (e->metrics)
+		r = metrics_start(e->metrics);
+	if (r)
+		text_printf(out, "starting the metrics server: %s\n", fault_text(r));
 	return r;
 }
 

@@ -20,7 +20,8 @@ enum {
 
 struct metrics {
 	struct edge *edge;
-	struct MHD_Daemon *daemon;
+	struct MHD_Daemon *daemon; /* NULL until metrics_start() */
+	int fd;
 };
 
 static enum MHD_Result respond(struct MHD_Connection *connection, unsigned int status, const char *type, char *body,
@@ -92,34 +93,38 @@ static int open_socket(const struct addr *local)
 
 int metrics_open(struct edge *e, const struct addr *local, struct metrics **ret_metrics)
 {
-	int fd = open_socket(local);
-	struct metrics *m;
+	struct metrics *m = calloc(1, sizeof(*m));
 
-	if (fd < 0)
-		return fd;
-	m = calloc(1, sizeof(*m));
-	if (!m) {
-		close(fd);
+	if (!m)
 		return fault(-ENOMEM);
-	}
 	m->edge = e;
-	m->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL, 0, NULL, NULL, handle, m,
-		MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned int)METRICS_CLIENTS_MAX,
-		MHD_OPTION_CONNECTION_TIMEOUT, (unsigned int)METRICS_TIMEOUT_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-		(size_t)METRICS_REQUEST_MEMORY, MHD_OPTION_END);
-	if (!m->daemon) {
-		close(fd);
+	m->fd = open_socket(local);
+	if (m->fd < 0) {
+		int r = m->fd;
+
 		free(m);
-		return fault(-EIO);
+		return r;
 	}
 	*ret_metrics = m;
 	return 0;
+}
+
+int metrics_start(struct metrics *m)
+{
+	m->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL, 0, NULL, NULL, handle, m,
+		MHD_OPTION_LISTEN_SOCKET, m->fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned int)METRICS_CLIENTS_MAX,
+		MHD_OPTION_CONNECTION_TIMEOUT, (unsigned int)METRICS_TIMEOUT_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+		(size_t)METRICS_REQUEST_MEMORY, MHD_OPTION_END);
+	return m->daemon ? 0 : fault(-EIO);
 }
 
 void metrics_close(struct metrics *m)
 {
 	if (!m)
 		return;
-	MHD_stop_daemon(m->daemon);
+	if (m->daemon)
+		MHD_stop_daemon(m->daemon); /* closes the socket */
+	else
+		close(m->fd);
 	free(m);
 }

@@ -4,6 +4,8 @@
 #include "io/sock_diag.h"
 
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum { LEFT_LOG_MAX = 10 };
 
@@ -25,6 +27,7 @@ struct plan {
 	struct problems *problems;
 	enum protocol protocol;
 	unsigned int left; /* ports left to others */
+	int fd_limit;
 };
 
 static bool is_any(const struct ip *ip)
@@ -63,6 +66,22 @@ static const struct rule *find_entry(const struct plan *p, unsigned int port, si
 	return NULL;
 }
 
+/*
+ * Sockets that answers have left by (flow/udp_reply.h) stay open for a while when their rule is removed; when it comes back
+ * at once, they are no reason to refuse it.
+ */
+static bool is_our_reply_socket(const struct plan *p, const struct sock_diag_entry *other)
+{
+	struct stat st;
+
+	if (p->protocol != PROTOCOL_UDP)
+		return false;
+	for (int fd = 0; fd < p->fd_limit; fd++)
+		if (fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_ino == other->inode)
+			return true;
+	return false;
+}
+
 static void other_listener(const struct sock_diag_entry *other, void *arg)
 {
 	struct plan *p = arg;
@@ -72,7 +91,7 @@ static void other_listener(const struct sock_diag_entry *other, void *arg)
 	size_t entry;
 
 	if (!port_map_has(p->serve, p->protocol, port) || port_map_has(p->held, p->protocol, port) ||
-		!addresses_meet(p, &other->local.ip))
+		!addresses_meet(p, &other->local.ip) || is_our_reply_socket(p, other))
 		return;
 	rule = find_entry(p, port, &entry);
 	p->serve->bits[p->protocol][port / 64] &= ~(UINT64_C(1) << (port % 64));
@@ -110,6 +129,7 @@ int port_plan(const struct rule_set *set, const struct ip *listen, size_t listen
 		.held = held,
 		.serve = ret_serve,
 		.problems = problems,
+		.fd_limit = (int)sysconf(_SC_OPEN_MAX),
 	};
 
 	memset(ret_serve, 0, sizeof(*ret_serve));

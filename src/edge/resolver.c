@@ -55,7 +55,8 @@ struct resolver {
 	unsigned int worker_count;
 	int64_t min_ms;
 	int64_t max_ms;
-	struct server_list servers;
+	struct server_list servers;		     /* as configured; empty: those of the system */
+	struct ares_addr_port_node *system_servers;
 	uint64_t lookup_count;
 	uint64_t failure_count;
 };
@@ -327,9 +328,13 @@ void resolver_configure(struct resolver *r, const struct node_settings *settings
 {
 	r->min_ms = settings->resolve_min_ms;
 	r->max_ms = MAX(settings->resolve_max_ms, settings->resolve_min_ms);
-	if (settings->resolvers.count && memcmp(&settings->resolvers, &r->servers, sizeof(r->servers)) != 0)
-		set_servers(r, &settings->resolvers);
+	if (memcmp(&settings->resolvers, &r->servers, sizeof(r->servers)) == 0)
+		return;
 	r->servers = settings->resolvers;
+	if (r->servers.count)
+		set_servers(r, &r->servers);
+	else if (ares_set_servers_ports(r->channel, r->system_servers) != ARES_SUCCESS)
+		log_error("resolver: the servers of the system can't be set again");
 }
 
 struct resolver_stats resolver_stats(const struct resolver *r)
@@ -368,6 +373,8 @@ int resolver_new(struct loop *loop, unsigned int workers, struct resolver **ret_
 	status = ares_library_init(ARES_LIB_INIT_ALL);
 	if (status == ARES_SUCCESS)
 		status = ares_init_options(&r->channel, &options, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
+	if (status == ARES_SUCCESS)
+		status = ares_get_servers_ports(r->channel, &r->system_servers);
 	if (status != ARES_SUCCESS) {
 		free(r);
 		return fault(status == ARES_ENOMEM ? -ENOMEM : -EIO);
@@ -381,6 +388,7 @@ void resolver_free(struct resolver *r)
 	if (!r)
 		return;
 	ares_destroy(r->channel); /* calls back for what runs */
+	ares_free_data(r->system_servers);
 	ares_library_cleanup();
 	while (!list_empty(&r->lookups))
 		lookup_free(CONTAINER_OF(r->lookups.next, struct lookup, node));

@@ -36,15 +36,36 @@ static uint64_t sum_env(const struct edge *e, size_t offset)
 
 /* --- Prometheus --- */
 
-static void head(struct text *out, const char *name, const char *type, const char *help)
+enum metric_id {
+#define METRIC(id, ...) METRIC_##id,
+#include "tables/metric.def"
+	METRIC_N
+};
+
+static const struct metric_row {
+	const char *name;
+	const char *type;
+	const char *help;
+} metric_rows[METRIC_N] = {
+#define METRIC(id, t, n, l, h) [METRIC_##id] = { .name = n, .type = #t, .help = h },
+#include "tables/metric.def"
+};
+
+static void put_head(struct text *out, const char *name, const char *type, const char *help)
 {
 	text_printf(out, "# HELP tidegate_%s %s\n# TYPE tidegate_%s %s\n", name, help, name, type);
 }
 
-static void one(struct text *out, const char *name, const char *type, const char *help, uint64_t value)
+static void head(struct text *out, enum metric_id id)
 {
-	head(out, name, type, help);
-	text_printf(out, "tidegate_%s %" PRIu64 "\n", name, value);
+	put_head(out, metric_rows[id].name, metric_rows[id].type, metric_rows[id].help);
+}
+
+/* A metric without labels. */
+static void one(struct text *out, enum metric_id id, uint64_t value)
+{
+	head(out, id);
+	text_printf(out, "tidegate_%s %" PRIu64 "\n", metric_rows[id].name, value);
 }
 
 /* {rule="…",tag="…"} without the closing brace, so that more labels can follow */
@@ -54,26 +75,25 @@ static void rule_labels(struct text *out, const struct snapshot_rule *rule)
 	text_json(out, rule->rule->tag ? rule->rule->tag : "", rule->rule->tag ? strlen(rule->rule->tag) : 0);
 }
 
+/* The metrics that every rule has one number of. */
 static const struct {
-	const char *name;
-	const char *type;
-	const char *help;
+	enum metric_id id;
 	size_t offset;
 } rule_rows[] = {
-	{ "flows_total", "counter", "Flows admitted", offsetof(struct rule_stats, flows) },
-	{ "flows_active", "gauge", "Flows that run now", offsetof(struct rule_stats, active) },
-	{ "bytes_in_total", "counter", "Payload bytes from clients", offsetof(struct rule_stats, bytes_in) },
-	{ "bytes_out_total", "counter", "Payload bytes to clients", offsetof(struct rule_stats, bytes_out) },
-	{ "datagrams_in_total", "counter", "Datagrams from clients", offsetof(struct rule_stats, datagrams_in) },
-	{ "datagrams_out_total", "counter", "Datagrams to clients", offsetof(struct rule_stats, datagrams_out) },
+	{ METRIC_FLOWS, offsetof(struct rule_stats, flows) },
+	{ METRIC_FLOWS_ACTIVE, offsetof(struct rule_stats, active) },
+	{ METRIC_BYTES_IN, offsetof(struct rule_stats, bytes_in) },
+	{ METRIC_BYTES_OUT, offsetof(struct rule_stats, bytes_out) },
+	{ METRIC_DATAGRAMS_IN, offsetof(struct rule_stats, datagrams_in) },
+	{ METRIC_DATAGRAMS_OUT, offsetof(struct rule_stats, datagrams_out) },
 };
 
 static void put_rules(const struct snapshot *s, struct text *out)
 {
 	for (size_t row = 0; row < ARRAY_SIZE(rule_rows); row++) {
-		head(out, rule_rows[row].name, rule_rows[row].type, rule_rows[row].help);
+		head(out, rule_rows[row].id);
 		for (size_t i = 0; i < s->set.count; i++) {
-			text_printf(out, "tidegate_%s", rule_rows[row].name);
+			text_printf(out, "tidegate_%s", metric_rows[rule_rows[row].id].name);
 			rule_labels(out, &s->rules[i]);
 			text_printf(out, "} %" PRIu64 "\n", sum_rule(s->rules[i].state, rule_rows[row].offset));
 		}
@@ -82,7 +102,7 @@ static void put_rules(const struct snapshot *s, struct text *out)
 
 static void put_ended(const struct snapshot *s, struct text *out)
 {
-	head(out, "flows_ended_total", "counter", "Flows ended, and connections and sessions refused, by reason");
+	head(out, METRIC_FLOWS_ENDED);
 	for (size_t i = 0; i < s->set.count; i++) {
 		for (int why = 0; why < END_N; why++) {
 			uint64_t n = sum_rule(s->rules[i].state, offsetof(struct rule_stats, ended) + (size_t)why * sizeof(counter));
@@ -91,15 +111,14 @@ static void put_ended(const struct snapshot *s, struct text *out)
 				continue;
 			text_str(out, "tidegate_flows_ended_total");
 			rule_labels(out, &s->rules[i]);
-			text_printf(out, ",end=\"%s\",end_side=\"%s\"} %" PRIu64 "\n", end_rows[why].word,
-				why == END_DONE ? "both" : end_side_name(end_rows[why].side), n);
+			text_printf(out, ",end=\"%s\"} %" PRIu64 "\n", end_rows[why].word, n);
 		}
 	}
 }
 
 static void put_dropped(const struct edge *e, const struct snapshot *s, struct text *out)
 {
-	head(out, "datagrams_dropped_total", "counter", "UDP datagrams dropped, by reason");
+	head(out, METRIC_DROPPED);
 	for (int why = 0; why < DROP_N; why++) {
 		size_t offset = (size_t)why * sizeof(counter);
 		uint64_t n = sum_env(e, offsetof(struct flow_env, dropped) + offset);
@@ -119,7 +138,7 @@ static void put_dropped(const struct edge *e, const struct snapshot *s, struct t
 
 static void put_refused(const struct edge *e, struct text *out)
 {
-	head(out, "connections_refused_total", "counter", "TCP connections refused before a rule took them, by reason");
+	head(out, METRIC_REFUSED);
 	for (int why = 0; why < END_N; why++) {
 		uint64_t n = sum_env(e, offsetof(struct flow_env, refused) + (size_t)why * sizeof(counter));
 
@@ -152,7 +171,7 @@ static void put_histogram(const struct snapshot_rule *rule, struct text *out)
 
 static void put_connects(const struct snapshot *s, struct text *out)
 {
-	head(out, "connect_seconds", "histogram", "Time to connect to the origin");
+	head(out, METRIC_CONNECT);
 	for (size_t i = 0; i < s->set.count; i++)
 		if (s->set.rules[i].protocol == PROTOCOL_TCP)
 			put_histogram(&s->rules[i], out);
@@ -172,23 +191,25 @@ static uint64_t resident_bytes(void)
 
 static void put_node(struct edge *e, const struct snapshot *s, struct text *out)
 {
-	for (int i = 0; i < COUNTER_N; i++)
-		one(out, counter_rows[i].word, "counter", counter_rows[i].help,
+	for (int i = 0; i < COUNTER_N; i++) {
+		put_head(out, counter_rows[i].word, "counter", counter_rows[i].help);
+		text_printf(out, "tidegate_%s %" PRIu64 "\n", counter_rows[i].word,
 			sum_env(e, offsetof(struct flow_env, counters) + (size_t)i * sizeof(counter)));
-	one(out, "log_lines_lost_total", "counter", "Flow log lines that the file would not take", counter_get(&e->log.lines_lost));
-	head(out, "reloads_total", "counter", "Changes of configuration, by result");
+	}
+	one(out, METRIC_LOG_LINES_LOST, counter_get(&e->log.lines_lost));
+	head(out, METRIC_RELOADS);
 	text_printf(out, "tidegate_reloads_total{result=\"applied\"} %" PRIu64 "\n", counter_get(&e->reloads.applied));
 	text_printf(out, "tidegate_reloads_total{result=\"refused\"} %" PRIu64 "\n", counter_get(&e->reloads.refused));
-	head(out, "reload_seconds", "gauge", "How long the last applied change took");
+	head(out, METRIC_RELOAD);
 	text_printf(out, "tidegate_reload_seconds %.6f\n", (double)counter_get(&e->reloads.last_apply_us) / 1e6);
-	one(out, "config_version", "gauge", "Version of the configuration in force", s->version);
-	one(out, "node_flows", "gauge", "Flows on the node, those not admitted yet included", atomic_load(&e->node.flows));
-	one(out, "node_flows_max", "gauge", "Ceiling of node_flows", s->set.node.max_flows);
-	one(out, "fds", "gauge", "File descriptors that flows and ports take", atomic_load(&e->node.fds));
-	one(out, "fds_max", "gauge", "Ceiling of fds", e->node.fd_max);
-	one(out, "resident_memory_bytes", "gauge", "Resident memory of the process", resident_bytes());
-	one(out, "workers", "gauge", "Worker threads", e->options.workers);
-	one(out, "steering_bpf", "gauge", "1 when ports are steered by BPF, 0 with plain binds", e->steer != NULL);
+	one(out, METRIC_CONFIG_VERSION, s->version);
+	one(out, METRIC_NODE_FLOWS, atomic_load(&e->node.flows));
+	one(out, METRIC_NODE_FLOWS_MAX, s->set.node.max_flows);
+	one(out, METRIC_FDS, atomic_load(&e->node.fds));
+	one(out, METRIC_FDS_MAX, e->node.fd_max);
+	one(out, METRIC_RESIDENT_MEMORY, resident_bytes());
+	one(out, METRIC_WORKERS, e->options.workers);
+	one(out, METRIC_STEERING_BPF, e->steer != NULL);
 }
 
 /* The snapshot, kept alive while it is read. */

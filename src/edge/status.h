@@ -9,6 +9,3 @@ void status_json(struct edge *e, struct text *out);
 
 /** status_prometheus() - append all metrics in text format 0.0.4; any thread */
 void status_prometheus(struct edge *e, struct text *out);
-
-/** status_document() - append docs/reference/metrics.md and flow-log.md's tables */
-void status_document_metrics(struct text *out);

@@ -380,7 +380,7 @@ static struct udp_session *session_new(struct flow_env *env, struct snapshot_rul
 	r = session_pick(s, rule->rule->persistence ? 0 : stats->turn++);
 	if (r) {
 		drop(s, (enum drop_reason)(r - 1), 1);
-		session_end(s, END_NO_ORIGIN);
+		session_end(s, END_NO_SESSION);
 		return NULL;
 	}
 	r = udp_reply_get(&t->replies, ip_is_v4(&edge->ip), edge->port, &s->reply);

@@ -8,7 +8,7 @@
 
 void timers_init(struct timers *ts, nsec_t now)
 {
-	*ts = (struct timers){ .tick = (uint64_t)(now / TICK) };
+	*ts = (struct timers){ .tick = (uint64_t)(now / TICK), .earliest = (uint64_t)(now / TICK) };
 	for (int level = 0; level < TIMER_LEVELS; level++)
 		for (int slot = 0; slot < TIMER_SLOTS; slot++)
 			list_init(&ts->slots[level][slot]);
@@ -47,7 +47,7 @@ void timer_start(struct timers *ts, struct timer *t, nsec_t at)
 	uint64_t due = at <= 0 ? 0 : ((uint64_t)at + TICK - 1) / TICK;
 
 	timer_stop(t);
-	t->due = MAX(due, ts->tick);
+	t->due = MAX(due, ts->earliest);
 	place(ts, t);
 }
 
@@ -114,6 +114,8 @@ void timers_run(struct timers *ts, nsec_t now)
 {
 	uint64_t target = (uint64_t)(now / TICK);
 
+	/* else a timer that restarts itself would land in the slot that is being emptied, and wait for a turn of the wheel */
+	ts->earliest = MAX(ts->earliest, target + 1);
 	while (ts->tick <= target) {
 		struct list due;
 

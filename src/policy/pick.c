@@ -16,7 +16,7 @@ int pick_origin(const struct ip *origins, unsigned int count, enum pick_method m
 	uint64_t best_weight = 0;
 
 	for (unsigned int i = 0; i < count; i++) {
-		unsigned int at = method == PICK_ROUND_ROBIN ? (turn + i) % count : i;
+		unsigned int at = method == PICK_ROUND_ROBIN ? (turn % count + i) % count : i;
 		uint64_t weight;
 
 		if (tried & UINT64_C(1) << at)

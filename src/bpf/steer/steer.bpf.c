@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * steer: gives new TCP connections and UDP datagrams for the edge's ports to its listening sockets, whatever port
  * these are bound to. The kernel asks when no connected socket matches, and before it looks for a bound one.
@@ -89,4 +89,4 @@ int steer(struct bpf_sk_lookup *ctx)
 	return error ? SK_DROP : SK_PASS;
 }
 
-char _license[] SEC("license") = "Dual BSD/GPL";
+char _license[] SEC("license") = "GPL"; /* the kernel asks for the half of the choice that it knows */
