@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What unit tests share: cmocka with the headers it wants, and random numbers that are the same on every run. For
- * test_*.c only.
+ * What unit tests share: cmocka with the headers it wants, and random numbers that are the same on every run.
+ * For test_*.c only.
  */
 #pragma once
 

@@ -115,7 +115,8 @@ static void test_json_strings_escape_what_json_forbids(void **state)
 		{ BYTES("say \"hi\" \\ /"), "\"say \\\"hi\\\" \\\\ /\"" },
 		{ BYTES("a\nb\tc\r\x01\x1f\x7f"), "\"a\\u000ab\\u0009c\\u000d\\u0001\\u001f\x7f\"" },
 		{ BYTES("nul\0nul"), "\"nul\\u0000nul\"" },
-		{ BYTES("gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x8c\x8a"), "\"gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x8c\x8a\"" },
+		{ BYTES("gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x8c\x8a"),
+			"\"gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x8c\x8a\"" },
 		{ BYTES("\xff"), "\"" REPLACED "\"" },
 		{ BYTES("a\xc3"), "\"a" REPLACED "\"" },
 		{ BYTES("\xc3\x28"), "\"" REPLACED "(\"" },
@@ -182,20 +183,20 @@ static void test_malformed_bytes_are_no_character(void **state)
 		size_t length;
 	} cases[] = {
 		{ BYTES("") },
-		{ BYTES("\x80") },		 /* a continuation alone */
+		{ BYTES("\x80") }, /* a continuation alone */
 		{ BYTES("\xbf\x80") },
-		{ BYTES("\xc0\x80") },		 /* overlong NUL */
+		{ BYTES("\xc0\x80") }, /* overlong NUL */
 		{ BYTES("\xc1\xbf") },
-		{ BYTES("\xe0\x9f\xbf") },	 /* overlong */
+		{ BYTES("\xe0\x9f\xbf") }, /* overlong */
 		{ BYTES("\xf0\x8f\xbf\xbf") },
-		{ BYTES("\xed\xa0\x80") },	 /* surrogates */
+		{ BYTES("\xed\xa0\x80") }, /* surrogates */
 		{ BYTES("\xed\xbf\xbf") },
-		{ BYTES("\xf4\x90\x80\x80") },	 /* beyond U+10FFFF */
+		{ BYTES("\xf4\x90\x80\x80") }, /* beyond U+10FFFF */
 		{ BYTES("\xf5\x80\x80\x80") },
 		{ BYTES("\xf8\x88\x80\x80\x80") }, /* five bytes */
 		{ BYTES("\xfe") },
 		{ BYTES("\xff") },
-		{ BYTES("\xc3\x28") },		 /* what follows does not continue */
+		{ BYTES("\xc3\x28") }, /* what follows does not continue */
 		{ BYTES("\xe2\x28\xa1") },
 		{ BYTES("\xe2\x82\x28") },
 		{ BYTES("\xf0\x9f\x8c\x28") },

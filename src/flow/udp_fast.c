@@ -4,8 +4,12 @@
  * bpf/fastpath; from then on user space hears of it only what the program leaves alone, and reads its counters.
  *
  * It is taken back when the session ends, when its origin becomes unreachable (the ICMP error still reaches the
- * session's socket), and after FAST_TERM: the next datagram hands it over again with a fresh look at the routes. Its
- * sockets stay open all the time, so nothing is lost in either direction.
+ * session's socket), and when its routes, looked at again every FAST_TERM, are not there any more. Its sockets stay open
+ * all the time, so nothing is lost in either direction.
+ *
+ * At the hand-over, datagrams that wait in a socket would be overtaken by those that come after them. So it is done
+ * when nothing seems to be under way; a session that is never quiet is handed over all the same, and its datagrams may
+ * be out of order once.
  *
  * What can be carried: sessions of rules with pass mode off that do not count answers, both ends of one family, both
  * on this machine or neither.
@@ -20,6 +24,7 @@
 
 enum {
 	FAST_AFTER_DATAGRAMS = 8, /* of the client: shorter sessions are not worth two map entries */
+	FAST_WAIT_DATAGRAMS = 256, /* so many are waited for a quiet moment */
 	SWEEP_MS = 1000,
 };
 
@@ -84,12 +89,19 @@ static void enter(struct udp_session *s)
 	list_add(&env->fast_sessions, &s->fast.node);
 }
 
+/* The datagram that has just gone to the origin is the only one without an answer. */
+static bool is_quiet(const struct udp_session *s)
+{
+	return s->flow.datagrams_in <= s->flow.datagrams_out + 1;
+}
+
 void udp_fast_consider(struct udp_session *s)
 {
 	const struct rule *rule = s->flow.rule->rule;
 
 	if (!s->flow.env->fastpath || is_fast(s) || s->fast.refused || !s->answered || s->unreachable || s->ended ||
-		s->flow.datagrams_in < FAST_AFTER_DATAGRAMS || rule->pass != PASS_OFF || rule->settings.answers)
+		s->flow.datagrams_in < FAST_AFTER_DATAGRAMS ||
+		(!is_quiet(s) && s->flow.datagrams_in < FAST_WAIT_DATAGRAMS) || rule->pass != PASS_OFF || rule->settings.answers)
 		return;
 	enter(s);
 }
@@ -138,6 +150,18 @@ void udp_fast_leave(struct udp_session *s)
 	list_del(&s->fast.node);
 }
 
+/* Routes change: a session that can still leave by some way goes on, by the way that is right now. */
+static void refresh(struct udp_session *s)
+{
+	struct fastpath_session session;
+
+	s->fast.since = s->flow.env->loop.now;
+	if (!describe(s, &session) || !find_routes(s, &session) || fastpath_update(s->flow.env->fastpath, &session))
+		udp_fast_leave(s);
+	else
+		udp_fast_sync(s);
+}
+
 void udp_fast_sweep(struct timer *timer)
 {
 	struct flow_env *env = CONTAINER_OF(timer, struct flow_env, fast_timer);
@@ -146,7 +170,7 @@ void udp_fast_sweep(struct timer *timer)
 		struct udp_session *s = CONTAINER_OF(node, struct udp_session, fast.node);
 
 		if (env->loop.now - s->fast.since > FAST_TERM)
-			udp_fast_leave(s);
+			refresh(s);
 		else
 			udp_fast_sync(s);
 	}

@@ -40,7 +40,8 @@ static void note(struct source *source, uint32_t events)
 	}
 }
 
-static void peer_open(struct peer *p, struct loop *loop, void (*ready)(struct source *source, uint32_t events))
+static void peer_open(
+	struct peer *p, struct loop *loop, void (*ready)(struct source *source, uint32_t events))
 {
 	int fds[2];
 
@@ -203,7 +204,8 @@ static void test_who_asks_again_is_called_once_in_the_next_turn(void **state)
 	peer_close(p);
 }
 
-/* Also those that always ask again: each is called once a turn, in turn with the others, and events still come through. */
+/* Also those that always ask again: each is called once a turn, in turn with the others, and events still
+ * come through. */
 static void test_who_always_asks_again_does_not_starve_others(void **state)
 {
 	struct fixture *f = *state;

@@ -198,7 +198,8 @@ static void test_many_threads_post_and_each_ones_order_is_kept(void **state)
 	for (unsigned int p = 0; p < POSTERS; p++) {
 		posters[p].mailbox = &mailbox;
 		for (unsigned int i = 0; i < LETTERS; i++)
-			posters[p].letters[i] = (struct post_letter){ .mail.deliver = sort_mail, .poster = p, .number = i };
+			posters[p].letters[i] =
+				(struct post_letter){ .mail.deliver = sort_mail, .poster = p, .number = i };
 	}
 	for (unsigned int p = 0; p < POSTERS; p++)
 		assert_int_equal(pthread_create(&posters[p].thread, NULL, post_all, &posters[p]), 0);

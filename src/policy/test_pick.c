@@ -6,7 +6,8 @@
 
 static struct ip v4(uint32_t number)
 {
-	return ip_from_v4((uint8_t[]){ (uint8_t)(number >> 24), (uint8_t)(number >> 16), (uint8_t)(number >> 8), (uint8_t)number });
+	return ip_from_v4((uint8_t[]){
+		(uint8_t)(number >> 24), (uint8_t)(number >> 16), (uint8_t)(number >> 8), (uint8_t)number });
 }
 
 /* 10.0.0.1, 10.0.0.2, … */
@@ -27,7 +28,8 @@ static unsigned int round_robin(unsigned int count, uint32_t turn, uint64_t trie
 	return at;
 }
 
-static unsigned int by_hash(const struct ip *origins, unsigned int count, const struct ip *client, uint64_t tried)
+static unsigned int by_hash(
+	const struct ip *origins, unsigned int count, const struct ip *client, uint64_t tried)
 {
 	unsigned int at = PICK_MAX;
 
@@ -48,7 +50,8 @@ static void test_an_empty_or_exhausted_set_gives_none(void **state)
 		assert_int_equal(pick_origin(origins, 0, method, &client, 5, 0, &at), PICK_E_NONE);
 		assert_int_equal(pick_origin(origins, 1, method, &client, 5, 1, &at), PICK_E_NONE);
 		assert_int_equal(pick_origin(origins, 3, method, &client, 5, 7, &at), PICK_E_NONE);
-		assert_int_equal(pick_origin(origins, PICK_MAX, method, &client, 5, UINT64_MAX, &at), PICK_E_NONE);
+		assert_int_equal(
+			pick_origin(origins, PICK_MAX, method, &client, 5, UINT64_MAX, &at), PICK_E_NONE);
 		assert_int_equal(at, 4711);
 	}
 }
@@ -69,7 +72,8 @@ static void test_round_robin_gives_each_address_its_exact_share(void **state)
 /* Until every address was tried, each attempt finds another one, wherever the turn stands. */
 static void test_every_address_is_tried_once(void **state)
 {
-	static const uint32_t turns[] = { 0, 1, 2, 63, 64, UINT32_MAX / 2, UINT32_MAX - 63, UINT32_MAX - 1, UINT32_MAX };
+	static const uint32_t turns[] = { 0, 1, 2, 63, 64, UINT32_MAX / 2, UINT32_MAX - 63, UINT32_MAX - 1,
+		UINT32_MAX };
 	struct ip origins[PICK_MAX], client = v4(1);
 
 	(void)state;
@@ -107,7 +111,8 @@ enum { CLIENTS = 10000 };
 /* Half of them neighbours in IPv4, half in IPv6: what a hash has to spread is regular. */
 static struct ip client_of(unsigned int i)
 {
-	struct ip ip = { .bytes = { 0x20, 0x01, 0x0d, 0xb8, (uint8_t)(i >> 16), (uint8_t)(i >> 8), (uint8_t)i, 0, [15] = 1 } };
+	struct ip ip = { .bytes = { 0x20, 0x01, 0x0d, 0xb8, (uint8_t)(i >> 16), (uint8_t)(i >> 8), (uint8_t)i,
+				 0, [15] = 1 } };
 
 	return i % 2 ? ip : v4(0xc0000200u + i);
 }
@@ -182,7 +187,8 @@ static void test_a_client_gets_the_same_address_whatever_the_order_of_the_set(vo
 /* Nodes and releases must choose alike, so these may never change. */
 static void test_the_choice_is_the_same_in_every_release(void **state)
 {
-	static const unsigned int expected[] = { 0, 2, 0, 2, 1, 2, 0, 4, 2, 4, 2, 2, 2, 1, 2, 1, 4, 1, 1, 0, 2, 0, 2, 3, 2, 3, 1, 4, 1, 1, 4, 3 };
+	static const unsigned int expected[] = { 0, 2, 0, 2, 1, 2, 0, 4, 2, 4, 2, 2, 2, 1, 2, 1, 4, 1, 1, 0,
+		2, 0, 2, 3, 2, 3, 1, 4, 1, 1, 4, 3 };
 	struct ip origins[5];
 
 	(void)state;
@@ -229,7 +235,8 @@ static void test_a_new_address_takes_its_share_and_moves_no_other_client(void **
 	make_origins(origins, PICK_MAX);
 	for (unsigned int i = 0; i < CLIENTS; i++) {
 		struct ip client = client_of(i);
-		unsigned int before = by_hash(origins, 9, &client, 0), after = by_hash(origins, 10, &client, 0);
+		unsigned int before = by_hash(origins, 9, &client, 0),
+			     after = by_hash(origins, 10, &client, 0);
 
 		taken += after == 9;
 		if (after != 9)

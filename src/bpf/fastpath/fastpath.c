@@ -62,7 +62,7 @@ static int add_direction(struct fastpath *fp, const struct fast_tuple *arrives, 
 	return bpf_map_update_elem(fp->sessions_fd, arrives, &target, BPF_ANY) ? fault(-errno) : 0;
 }
 
-int fastpath_add(struct fastpath *fp, const struct fastpath_session *session)
+int fastpath_update(struct fastpath *fp, const struct fastpath_session *session)
 {
 	struct fast_tuple from_client = tuple_of(&session->client, &session->edge);
 	struct fast_tuple to_origin = tuple_of(&session->local, &session->origin);
@@ -70,7 +70,6 @@ int fastpath_add(struct fastpath *fp, const struct fastpath_session *session)
 	struct fast_tuple to_client = tuple_of(&session->edge, &session->client);
 	int r;
 
-	memset(&fp->counters[session->slot], 0, sizeof(fp->counters[0]));
 	/* answers first, so that none of those to the first datagram carried takes another way than the later ones */
 	r = add_direction(fp, &from_origin, &to_client, FAST_TO_CLIENT, session);
 	if (r == 0)
@@ -78,6 +77,12 @@ int fastpath_add(struct fastpath *fp, const struct fastpath_session *session)
 	if (r)
 		fastpath_remove(fp, session);
 	return r;
+}
+
+int fastpath_add(struct fastpath *fp, const struct fastpath_session *session)
+{
+	memset(&fp->counters[session->slot], 0, sizeof(fp->counters[0]));
+	return fastpath_update(fp, session);
 }
 
 void fastpath_remove(struct fastpath *fp, const struct fastpath_session *session)

@@ -35,6 +35,9 @@ void fastpath_close(struct fastpath *fp);
 /** fastpath_add() - carry a session from now on; its counters begin at 0. Return: 0; -errno (-E2BIG: the map is full). */
 MUST_CHECK int fastpath_add(struct fastpath *fp, const struct fastpath_session *session);
 
+/** fastpath_update() - the session leaves by other interfaces now; its counters go on. Return: 0; -errno. */
+MUST_CHECK int fastpath_update(struct fastpath *fp, const struct fastpath_session *session);
+
 /** fastpath_remove() - its datagrams come to user space again; the counters stand still. Harmless when it is not there. */
 void fastpath_remove(struct fastpath *fp, const struct fastpath_session *session);
 
