@@ -339,8 +339,8 @@ static void test_two_thousand_rules_have_different_ids(void **state)
 #define WHY_SET	  ", expected \"set rule\" or \"set node\"\n"
 #define NO_ORIGIN "no origin, expected an address, a name or og:NAME\n"
 #define NO_PORT	  "no origin port, expected a port or a range\n"
-#define NO_ON_OFF    "no session persistence, expected on or off\n"
-#define NO_PASS	     "no pass mode" WHY_PASS
+#define NO_ON_OFF "no session persistence, expected on or off\n"
+#define NO_PASS	  "no pass mode" WHY_PASS
 
 static void test_every_malformed_line_is_refused_with_its_place(void **state)
 {

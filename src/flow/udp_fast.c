@@ -25,6 +25,7 @@
 enum {
 	FAST_AFTER_DATAGRAMS = 8, /* of the client: shorter sessions are not worth two map entries */
 	FAST_WAIT_DATAGRAMS = 256, /* so many are waited for a quiet moment */
+	FAST_PAUSE_MS = 5,
 	SWEEP_MS = 1000,
 };
 
@@ -89,19 +90,19 @@ static void enter(struct udp_session *s)
 	list_add(&env->fast_sessions, &s->fast.node);
 }
 
-/* The datagram that has just gone to the origin is the only one without an answer. */
-static bool is_quiet(const struct udp_session *s)
+/* The datagram that has just gone to the origin is the only one without an answer, or nothing moved for a while before it. */
+static bool is_quiet(const struct udp_session *s, nsec_t pause)
 {
-	return s->flow.datagrams_in <= s->flow.datagrams_out + 1;
+	return s->flow.datagrams_in <= s->flow.datagrams_out + 1 || pause >= FAST_PAUSE_MS * NSEC_PER_MSEC;
 }
 
-void udp_fast_consider(struct udp_session *s)
+void udp_fast_consider(struct udp_session *s, nsec_t pause)
 {
 	const struct rule *rule = s->flow.rule->rule;
 
 	if (!s->flow.env->fastpath || is_fast(s) || s->fast.refused || !s->answered || s->unreachable || s->ended ||
 		s->flow.datagrams_in < FAST_AFTER_DATAGRAMS ||
-		(!is_quiet(s) && s->flow.datagrams_in < FAST_WAIT_DATAGRAMS) || rule->pass != PASS_OFF || rule->settings.answers)
+		(!is_quiet(s, pause) && s->flow.datagrams_in < FAST_WAIT_DATAGRAMS) || rule->pass != PASS_OFF || rule->settings.answers)
 		return;
 	enter(s);
 }

@@ -589,6 +589,7 @@ static void session_send(struct udp_session *s)
 	struct udp_table *t = s->flow.env->udp;
 	struct send_batch *b = &t->send;
 	unsigned int at = s->batch_first, count = s->batch_count;
+	nsec_t pause = s->flow.env->loop.now - s->last_activity;
 
 	s->batch_count = 0;
 	if (s->ended)
@@ -613,7 +614,7 @@ static void session_send(struct udp_session *s)
 		batch_add(b, s, false, header, d->bytes, d->length);
 	}
 	batch_send(b, false);
-	udp_fast_consider(s);
+	udp_fast_consider(s, pause);
 }
 
 /* Which address and port a datagram was sent to. */

@@ -42,8 +42,11 @@ struct udp_session {
 };
 
 
-/** udp_fast_consider() - a datagram of the client went through user space: maybe the kernel can carry the next ones */
-void udp_fast_consider(struct udp_session *s);
+/**
+ * udp_fast_consider() - datagrams of the client went through user space: maybe the kernel can carry the next ones
+ * @pause: how long nothing had moved before them
+ */
+void udp_fast_consider(struct udp_session *s, nsec_t pause);
 
 /** udp_fast_leave() - take the session back to user space and its last counts over; harmless when it is here */
 void udp_fast_leave(struct udp_session *s);

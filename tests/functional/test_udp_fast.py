@@ -67,8 +67,11 @@ def test_dead_origin_is_noticed_and_its_return_too(edge):
     wait_until(lambda: e.metric("icmp_errors_total") >= 1, what="the ICMP error")
     with UdpOrigin(port=origin_port):
         exchange(client, b"back again")
-        exchange(client, b"and on")
-        wait_until(lambda: e.metric("udp_fast_sessions_total") >= 2, what="being handed over again")
+
+        def handed_over_again():
+            exchange(client, b"and on")
+            return e.metric("udp_fast_sessions_total") >= 2
+        wait_until(handed_over_again, what="being handed over again")
         exchange(client, b"fast again")
 
 
