@@ -75,8 +75,10 @@ static bool refuse_with_spare(struct worker *w, int listen_fd)
 		return false;
 	close(w->spare_fd);
 	fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (fd >= 0)
+	if (fd >= 0) {
+		node_say_full(&w->env, END_LIMIT_FDS);
 		refuse(&w->env, fd, END_LIMIT_FDS);
+	}
 	w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	return fd >= 0;
 }

@@ -16,7 +16,7 @@ static void say_refused(const struct flow *f, enum end_reason why)
 		end_rows[why].help, suppressed);
 }
 
-static void say_node_is_full(struct flow_env *env, enum end_reason why)
+void node_say_full(struct flow_env *env, enum end_reason why)
 {
 	unsigned int suppressed;
 
@@ -32,13 +32,13 @@ bool node_admit(struct flow_env *env, uint32_t fds, enum end_reason *ret_refused
 	if (atomic_fetch_add_explicit(&node->flows, 1, memory_order_relaxed) >= env->snapshot->set.node.max_flows) {
 		atomic_fetch_sub_explicit(&node->flows, 1, memory_order_relaxed);
 		*ret_refused = END_LIMIT_NODE_FLOWS;
-		say_node_is_full(env, *ret_refused);
+		node_say_full(env, *ret_refused);
 		return false;
 	}
 	if (atomic_fetch_add_explicit(&node->fds, fds, memory_order_relaxed) + fds > node->fd_max) {
 		node_leave(env, fds);
 		*ret_refused = END_LIMIT_FDS;
-		say_node_is_full(env, *ret_refused);
+		node_say_full(env, *ret_refused);
 		return false;
 	}
 	return true;

@@ -96,6 +96,9 @@ static inline struct rule_stats *flow_stats(const struct flow *f)
  */
 MUST_CHECK bool node_admit(struct flow_env *env, uint32_t fds, enum end_reason *ret_refused);
 
+/** node_say_full() - a message, once in a while, that the node's limit @why refuses connections */
+void node_say_full(struct flow_env *env, enum end_reason why);
+
 /** node_leave() - the room taken by node_admit() */
 void node_leave(struct flow_env *env, uint32_t fds);
 

@@ -41,9 +41,10 @@ static void put_time(struct text *t, nsec_t wall)
 
 static void put_addr(struct text *t, const struct addr *a)
 {
+	static const struct addr none;
 	char addr[ADDR_TEXT_SIZE];
 
-	if (a->port == 0) {
+	if (addr_equal(a, &none)) {
 		text_str(t, "null");
 		return;
 	}
