@@ -40,7 +40,7 @@ check: deps-test debug lint unit
 test:
 	@scripts/test
 
-lint:
+lint: debug
 	@tools/lint
 
 unit: debug

@@ -287,7 +287,8 @@ class UdpOrigin:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self.socket.bind((address, port or free_port()))
         self.port = self.socket.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
 
     def _serve(self):
         while True:
@@ -308,6 +309,7 @@ class UdpOrigin:
             self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
+        self.thread.join(TIMEOUT)  # the kernel keeps the socket as long as a call on it runs
         self.socket.close()
 
     def __enter__(self):
@@ -452,10 +454,10 @@ def refused(port, address="127.0.0.1", source=None):
         return True
 
 
-def how_connecting_ends(port, address="127.0.0.1", send=b""):
+def how_connecting_ends(port, address="127.0.0.1", source=None, send=b""):
     """Connects, sends and reads to the end: "refused" in the handshake, "reset" after it, or "fin"."""
     try:
-        with connect(port, address) as s:
+        with connect(port, address, source) as s:
             if send:
                 s.sendall(send)
             return how_it_ends(s)
@@ -494,3 +496,30 @@ def own_network(**sysctls):
                 raise failed[0]
         return run
     return decorate
+
+
+def wait_metric(e, value, name, **labels):
+    """Waits until a metric has a value: peers may see the end of a flow a moment before it is counted."""
+    wait_until(lambda: e.metric(name, **labels) == value, what=f"{name} {labels} to be {value}, not "
+               f"{e.metric(name, **labels)}")
+
+
+class stopped:  # noqa: N801 (reads as a statement)
+    """with stopped(edge): no thread of it runs inside, so that it finds all that was sent meanwhile at once."""
+
+    def __init__(self, edge):
+        self.pid = edge.pid
+
+    def _state(self):
+        states = set()
+        for task in os.listdir(f"/proc/{self.pid}/task"):
+            with open(f"/proc/{self.pid}/task/{task}/stat") as f:
+                states.add(f.read().rpartition(")")[2].split()[0])
+        return states
+
+    def __enter__(self):
+        os.kill(self.pid, signal.SIGSTOP)
+        wait_until(lambda: self._state() == {"T"}, what="the edge to stop")
+
+    def __exit__(self, *exc):
+        os.kill(self.pid, signal.SIGCONT)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gen_docs DIRECTORY - writes the documents that are made from tables/ into docs/reference: settings.md, flow-log.md,
- * metrics.md. `make docs` runs it, tools/check_tables compares.
+ * gen_docs DIRECTORY - writes the documents that are made from tables/ into docs/reference: settings.md,
+ * flow-log.md, metrics.md. `make docs` runs it, tools/check_tables compares.
  */
 #include "config/settings.h"
 
@@ -52,20 +52,26 @@ static const char *side_text(const char *side)
 
 static void document_flow_log(struct text *out)
 {
-	text_str(out, "# Flow log\n\nMade from tables/flow_field.def and tables/end_reason.def by `make docs`.\n\n"
-		      "One line of JSON for each flow, written at its end.\n\n"
-		      "## Fields\n\n| field | type | what it is |\n| --- | --- | --- |\n");
+	text_str(out,
+		"# Flow log\n\nMade from tables/flow_field.def and tables/end_reason.def by `make docs`.\n\n"
+		"One line of JSON for each flow, written at its end.\n\n"
+		"## Fields\n\n| field | type | what it is |\n| --- | --- | --- |\n");
 	for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
-		text_printf(out, "| `%s` | %s | %s |\n", fields[i].name, strcmp(fields[i].type, "STRING") == 0 ? "string" : "number",
-			fields[i].help);
-	text_str(out, "\n## Ends\n\nThe words of the field `end`. A TCP peer that did not cause the end sees FIN, or RST where a "
-		      "stream that was cut could be taken for a whole one.\n\n"
-		      "| end | end_side | TCP peers see | why |\n| --- | --- | --- | --- |\n");
+		text_printf(out, "| `%s` | %s | %s |\n", fields[i].name,
+			strcmp(fields[i].type, "STRING") == 0 ? "string" : "number", fields[i].help);
+	text_str(out,
+		"\n## Ends\n\nThe words of the field `end`. A TCP peer that did not cause the end sees FIN, "
+		"or RST where a "
+		"stream that was cut could be taken for a whole one.\n\n"
+		"| end | end_side | TCP peers see | why |\n| --- | --- | --- | --- |\n");
 	for (size_t i = 0; i < ARRAY_SIZE(ends); i++)
 		if (ends[i].logged)
-			text_printf(out, "| `%s` | %s | %s | %s |\n", ends[i].word, side_text(ends[i].side), ends[i].close, ends[i].help);
-	text_str(out, "\nRefusals that are counted (`flows_ended_total`, `connections_refused_total`) but have no line in the "
-		      "log:\n\n| end | why |\n| --- | --- |\n");
+			text_printf(out, "| `%s` | %s | %s | %s |\n", ends[i].word, side_text(ends[i].side),
+				ends[i].close, ends[i].help);
+	text_str(out,
+		"\nRefusals that are counted (`flows_ended_total`, `connections_refused_total`) but have no "
+		"line in the "
+		"log:\n\n| end | why |\n| --- | --- |\n");
 	for (size_t i = 0; i < ARRAY_SIZE(ends); i++)
 		if (!ends[i].logged)
 			text_printf(out, "| `%s` | %s |\n", ends[i].word, ends[i].help);
@@ -96,10 +102,13 @@ static const struct {
 
 static void document_metrics(struct text *out)
 {
-	text_str(out, "# Metrics\n\nMade from tables/metric.def, tables/counter.def and tables/drop.def by `make docs`.\n\n"
-		      "Served as Prometheus text at `/metrics`. Every name begins with `tidegate_`. A sample with a reason "
-		      "(`end`, `reason`) appears when it has been counted for the first time.\n\n"
-		      "| metric | type | labels | what it is |\n| --- | --- | --- | --- |\n");
+	text_str(out,
+		"# Metrics\n\nMade from tables/metric.def, tables/counter.def and tables/drop.def by `make "
+		"docs`.\n\n"
+		"Served as Prometheus text at `/metrics`. Every name begins with `tidegate_`. A sample with "
+		"a reason "
+		"(`end`, `reason`) appears when it has been counted for the first time.\n\n"
+		"| metric | type | labels | what it is |\n| --- | --- | --- | --- |\n");
 	for (size_t i = 0; i < ARRAY_SIZE(metrics); i++) {
 		text_printf(out, "| `%s` | %s | ", metrics[i].name, metrics[i].type);
 		put_labels(out, metrics[i].labels);
@@ -107,14 +116,15 @@ static void document_metrics(struct text *out)
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(counters); i++)
 		text_printf(out, "| `%s` | counter | | %s |\n", counters[i].name, counters[i].help);
-	text_str(out, "\n## Labels\n\n| label | is |\n| --- | --- |\n"
-		      "| `rule` | id of the rule; the same as long as its protocol and edge ports are |\n"
-		      "| `protocol` | `tcp` or `udp` |\n"
-		      "| `tag` | the rule's tag, or empty |\n"
-		      "| `end` | why a flow ended: a word of [flow-log.md](flow-log.md#ends) |\n"
-		      "| `end_side` | who caused the end: `client`, `origin` or `edge`; `both` for `done` |\n"
-		      "| `result` | `applied` or `refused` |\n"
-		      "| `reason` | why a datagram was dropped: a word of the table below |\n");
+	text_str(out,
+		"\n## Labels\n\n| label | is |\n| --- | --- |\n"
+		"| `rule` | id of the rule; the same as long as its protocol and edge ports are |\n"
+		"| `protocol` | `tcp` or `udp` |\n"
+		"| `tag` | the rule's tag, or empty |\n"
+		"| `end` | why a flow ended: a word of [flow-log.md](flow-log.md#ends) |\n"
+		"| `end_side` | who caused the end: `client`, `origin` or `edge`; `both` for `done` |\n"
+		"| `result` | `applied` or `refused` |\n"
+		"| `reason` | why a datagram was dropped: a word of the table below |\n");
 	text_str(out, "\n## Reasons of datagrams_dropped_total\n\n| reason | why |\n| --- | --- |\n");
 	for (size_t i = 0; i < ARRAY_SIZE(drops); i++)
 		text_printf(out, "| `%s` | %s |\n", drops[i].word, drops[i].help);

@@ -84,6 +84,17 @@ static void test_a_growing_text_grows_to_its_ceiling_and_not_beyond(void **state
 	assert_null(t.bytes);
 }
 
+static void test_a_ceiling_may_be_reached_in_one_step(void **state)
+{
+	struct text t = text_growing(8);
+
+	(void)state;
+	text_str(&t, "1234567"); /* and a NUL */
+	assert_true(t.ok);
+	assert_string_equal(t.bytes, "1234567");
+	text_free(&t);
+}
+
 static void test_long_formatted_text_is_written_whole(void **state)
 {
 	static const int lengths[] = { 0, 1, 510, 511, 512, 513, 2000 };
@@ -238,6 +249,7 @@ int main(void)
 		cmocka_unit_test(test_a_fixed_text_takes_what_fits_with_its_nul),
 		cmocka_unit_test(test_what_does_not_fit_fails_for_good_and_keeps_what_was_there),
 		cmocka_unit_test(test_a_growing_text_grows_to_its_ceiling_and_not_beyond),
+		cmocka_unit_test(test_a_ceiling_may_be_reached_in_one_step),
 		cmocka_unit_test(test_long_formatted_text_is_written_whole),
 		cmocka_unit_test(test_json_strings_escape_what_json_forbids),
 		cmocka_unit_test(test_every_character_is_known_and_every_shorter_prefix_is_not),

@@ -318,7 +318,7 @@ int apply_first(struct edge *e, struct bound_sockets *ret_sockets, struct text *
 	r = apply_check(&e->options, &set, out);
 	if (r)
 		return r;
-	r = port_plan(&set, e->options.listen, e->options.listen_count, &e->held, &e->serve_next, &problems);
+	r = port_plan(&set, &e->options, &e->held, &e->serve_next, &problems);
 	problems_format(&problems, e->options.rules_path, out);
 	problems_free(&problems);
 	if (r == 0)
@@ -379,7 +379,6 @@ static void reload_done(struct edge *e)
 
 	take_up(e, &e->serve_next);
 	timer_start(&e->loop.timers, &e->drain_timer, clock_now() + (nsec_t)e->options.drain_s * NSEC_PER_SEC);
-	resolver_forget_unused(e->resolver);
 	counter_add(&e->reloads.applied, 1);
 	atomic_store(&e->reloads.last_apply_us, (uint64_t)(took / NSEC_PER_USEC));
 	text_printf(&text, "version %llu applied: %zu rules, %.1f ms\n", (unsigned long long)e->version,
@@ -429,7 +428,7 @@ static int prepare(struct edge *e, struct text *out, struct snapshot **ret_snaps
 	r = apply_check(&e->options, &set, out);
 	if (r)
 		return r;
-	r = port_plan(&set, e->options.listen, e->options.listen_count, &e->held, &serve, &problems);
+	r = port_plan(&set, &e->options, &e->held, &serve, &problems);
 	problems_format(&problems, e->options.rules_path, out);
 	problems_free(&problems);
 	if (r == 0 && !e->steer)

@@ -116,15 +116,6 @@ static int check_only(const struct options *options)
 	return r ? 1 : 0;
 }
 
-static void node_name(const struct node_settings *settings, char out[static 64])
-{
-	if (settings->name[0])
-		memcpy(out, settings->name, sizeof(settings->name));
-	else if (gethostname(out, 64) < 0)
-		memcpy(out, "node", 5);
-	out[63] = 0;
-}
-
 static int node_init(struct node_state *node, unsigned int workers)
 {
 	uint32_t fds = privilege_raise_fd_limit(), slots = CLIENT_WINDOW;
@@ -159,7 +150,7 @@ static void open_fastpath(struct edge *e)
 /* What needs privileges, or may fail for reasons to be told at the prompt. */
 static int prepare(struct edge *e, struct bound_sockets *sockets, struct signals *signals, struct text *out)
 {
-	char name[64], metrics[ADDR_TEXT_SIZE];
+	char metrics[ADDR_TEXT_SIZE];
 	int r;
 
 	e->started = clock_now();
@@ -191,8 +182,7 @@ static int prepare(struct edge *e, struct bound_sockets *sockets, struct signals
 	r = apply_first(e, sockets, out);
 	if (r)
 		return r;
-	node_name(&e->snapshot->set.node, name);
-	r = flow_log_open(&e->log, e->options.log_path, name, e->options.workers);
+	r = flow_log_open(&e->log, e->options.log_path, e->options.workers);
 	if (r) {
 		text_printf(out, "--log %s: %s\n", e->options.log_path ? e->options.log_path : "", strerror(-r));
 		return r;

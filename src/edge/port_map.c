@@ -28,6 +28,7 @@ struct plan {
 	enum protocol protocol;
 	unsigned int left; /* ports left to others */
 	int fd_limit;
+	uint16_t metrics_port;
 };
 
 static bool is_any(const struct ip *ip)
@@ -67,14 +68,14 @@ static const struct rule *find_entry(const struct plan *p, unsigned int port, si
 }
 
 /*
- * Sockets that answers have left by (flow/udp_reply.h) stay open for a while when their rule is removed; when it comes back
- * at once, they are no reason to refuse it.
+ * Our own sockets are no reason to refuse a port: the steered ones are bound somewhere, and those that answers have left
+ * by (flow/udp_reply.h) stay open for a while. But for the one that serves metrics: its port is taken.
  */
-static bool is_our_reply_socket(const struct plan *p, const struct sock_diag_entry *other)
+static bool is_ours(const struct plan *p, const struct sock_diag_entry *other)
 {
 	struct stat st;
 
-	if (p->protocol != PROTOCOL_UDP)
+	if (p->protocol == PROTOCOL_TCP && other->local.port == p->metrics_port)
 		return false;
 	for (int fd = 0; fd < p->fd_limit; fd++)
 		if (fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_ino == other->inode)
@@ -91,7 +92,7 @@ static void other_listener(const struct sock_diag_entry *other, void *arg)
 	size_t entry;
 
 	if (!port_map_has(p->serve, p->protocol, port) || port_map_has(p->held, p->protocol, port) ||
-		!addresses_meet(p, &other->local.ip) || is_our_reply_socket(p, other))
+		!addresses_meet(p, &other->local.ip) || is_ours(p, other))
 		return;
 	rule = find_entry(p, port, &entry);
 	p->serve->bits[p->protocol][port / 64] &= ~(UINT64_C(1) << (port % 64));
@@ -119,13 +120,14 @@ static void add_all(const struct rule_set *set, struct port_map *serve)
 	}
 }
 
-int port_plan(const struct rule_set *set, const struct ip *listen, size_t listen_count, const struct port_map *held,
+int port_plan(const struct rule_set *set, const struct options *options, const struct port_map *held,
 	struct port_map *ret_serve, struct problems *problems)
 {
 	struct plan plan = {
 		.set = set,
-		.listen = listen,
-		.listen_count = listen_count,
+		.listen = options->listen,
+		.listen_count = options->listen_count,
+		.metrics_port = options->metrics.port,
 		.held = held,
 		.serve = ret_serve,
 		.problems = problems,

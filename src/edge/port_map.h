@@ -2,7 +2,7 @@
 /* Sets of ports by protocol, and the plan which ports of a rule set this node serves. */
 #pragma once
 
-#include "config/rules.h"
+#include "edge/options.h"
 
 struct port_map {
 	uint64_t bits[PROTOCOL_N][(1 << 16) / 64];
@@ -23,12 +23,12 @@ unsigned int port_map_count(const struct port_map *m, enum protocol protocol);
 
 /**
  * port_plan() - which ports of @set to serve
- * @listen, @listen_count: our local addresses; 0 for all
+ * @options:   which addresses we listen on, and where we serve metrics
  * @held:      ports that this process serves already: theirs are the sockets we would find there
  * @ret_serve: all ports of the set, less those inside ranges on which other programs listen (each is logged)
  * @problems:  a port that a rule names exactly and another program has
  *
  * Return: RULES_OK; RULES_E_WRONG; -errno.
  */
-MUST_CHECK int port_plan(const struct rule_set *set, const struct ip *listen, size_t listen_count,
-	const struct port_map *held, struct port_map *ret_serve, struct problems *problems);
+MUST_CHECK int port_plan(const struct rule_set *set, const struct options *options, const struct port_map *held,
+	 struct port_map *ret_serve, struct problems *problems);

@@ -24,7 +24,6 @@ enum {
 	QUERY_TRIES = 3,
 	RETRY_MIN_MS = 500, /* after a failure, doubled with each one up to the maximum */
 	RETRY_MAX_MS = 30000,
-	HOSTS_TTL_S = 30, /* of answers without a TTL, such as those of /etc/hosts */
 };
 
 struct lookup {
@@ -34,7 +33,6 @@ struct lookup {
 	struct timer timer;
 	int64_t retry_ms;
 	bool running;
-	bool forgotten; /* free it when c-ares has called back */
 	struct name_answer *answer; /* a reference; the last good one */
 	struct log_limit complaint;
 };
@@ -175,8 +173,10 @@ static unsigned int collect(const struct ares_addrinfo *result, struct ip ips[st
 			continue;
 		memcpy(&sa, n->ai_addr, MIN(sizeof(sa), (size_t)n->ai_addrlen));
 		ips[count++] = addr_from_sockaddr(&sa).ip;
-		ttl_s = MIN(ttl_s, (int64_t)(n->ai_ttl > 0 ? n->ai_ttl : HOSTS_TTL_S));
+		ttl_s = MIN(ttl_s, (int64_t)MAX(n->ai_ttl, 0));
 	}
+	for (struct ares_addrinfo_cname *c = result->cnames; c; c = c->next)
+		ttl_s = MIN(ttl_s, (int64_t)MAX(c->ttl, 0));
 	qsort(ips, count, sizeof(*ips), compare_ips);
 	*ret_ttl_s = ttl_s;
 	return count;
@@ -233,7 +233,7 @@ static void answered(void *arg, int status, int timeouts, struct ares_addrinfo *
 		count = collect(result, ips, &ttl_s);
 	if (result)
 		ares_freeaddrinfo(result);
-	if (l->forgotten || status == ARES_EDESTRUCTION)
+	if (status == ARES_EDESTRUCTION)
 		lookup_free(l);
 	else if (count)
 		succeeded(l, ips, count, ttl_s);
@@ -249,6 +249,10 @@ static void look_up(struct timer *timer)
 
 	if (l->running)
 		return;
+	if (atomic_load(&l->name->refs) == 1) {
+		lookup_free(l); /* no configuration and no flow has it any more */
+		return;
+	}
 	l->running = true;
 	r->lookup_count++;
 	ares_getaddrinfo(r->channel, l->name->text, NULL, &hints, answered, l);
@@ -263,7 +267,7 @@ struct name *resolver_name(struct resolver *r, const char *text)
 
 	list_for_each(node, &r->lookups) {
 		l = CONTAINER_OF(node, struct lookup, node);
-		if (!l->forgotten && strcmp(l->name->text, text) == 0)
+		if (strcmp(l->name->text, text) == 0)
 			return name_ref(l->name);
 	}
 	l = calloc(1, sizeof(*l));
@@ -280,20 +284,6 @@ struct name *resolver_name(struct resolver *r, const char *text)
 	list_add(&r->lookups, &l->node);
 	timer_start(&r->loop->timers, &l->timer, 0);
 	return name_ref(l->name);
-}
-
-void resolver_forget_unused(struct resolver *r)
-{
-	list_for_each(node, &r->lookups) {
-		struct lookup *l = CONTAINER_OF(node, struct lookup, node);
-
-		if (atomic_load(&l->name->refs) > 1)
-			continue;
-		timer_stop(&l->timer);
-		l->forgotten = true;
-		if (!l->running)
-			lookup_free(l);
-	}
 }
 
 void resolver_workers(struct resolver *r, struct worker **workers)

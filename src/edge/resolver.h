@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Names of origins. Each name in use is looked up (c-ares, both families), again when its TTL is over, and after a
- * failure again soon; a failing resolver changes nothing, so the last good answer stays. Answers go to the workers by
+ * failure again soon; a failing resolver changes nothing, so the last good answer stays. A name that nobody but the
+ * resolver holds any more is forgotten when its next lookup is due. Answers go to the workers by
  * mail. Lives in the main thread.
  */
 #pragma once
@@ -36,9 +37,6 @@ void resolver_configure(struct resolver *r, const struct node_settings *settings
  * Return: a reference for the caller; NULL when memory is out.
  */
 struct name *resolver_name(struct resolver *r, const char *text);
-
-/** resolver_forget_unused() - stop looking up names that nobody but the resolver holds any more */
-void resolver_forget_unused(struct resolver *r);
 
 /** resolver_stats() - for metrics; main thread */
 struct resolver_stats resolver_stats(const struct resolver *r);

@@ -241,13 +241,14 @@ void status_prometheus(struct edge *e, struct text *out)
 void status_json(struct edge *e, struct text *out)
 {
 	struct resolver_stats names = resolver_stats(e->resolver);
+	const char *name = e->snapshot->set.node.name[0] ? e->snapshot->set.node.name : e->log.host;
 
 	text_str(out, "{\"version\":");
 	text_u64(out, e->version);
 	text_str(out, ",\"rules_file\":");
 	text_json(out, e->options.rules_path, strlen(e->options.rules_path));
 	text_str(out, ",\"node\":");
-	text_json(out, e->log.node, strlen(e->log.node));
+	text_json(out, name, strlen(name));
 	text_printf(out, ",\"rules\":%zu,\"workers\":%u,\"uptime_s\":%" PRId64, e->snapshot->set.count, e->options.workers,
 		(clock_now() - e->started) / NSEC_PER_SEC);
 	text_str(out, ",\"steering\":");

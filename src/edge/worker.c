@@ -213,7 +213,7 @@ static void end_flows(struct worker *w, const struct snapshot *snapshot, enum en
 	while (!list_empty(&chosen)) {
 		struct flow *f = CONTAINER_OF(chosen.next, struct flow, all);
 
-		f->end_now(f, why);
+		f->kind->end_now(f, why);
 	}
 }
 

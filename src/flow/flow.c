@@ -51,12 +51,12 @@ void node_leave(struct flow_env *env, uint32_t fds)
 }
 
 void flow_init(struct flow *f, struct flow_env *env, struct snapshot_rule *rule, const struct addr *client,
-	const struct addr *edge, uint32_t fds, void (*end_now)(struct flow *flow, enum end_reason why))
+	const struct addr *edge, uint32_t fds, const struct flow_kind *kind)
 {
 	*f = (struct flow){
 		.env = env,
 		.rule = rule,
-		.end_now = end_now,
+		.kind = kind,
 		.client = *client,
 		.edge = *edge,
 		.start = env->loop.now,
@@ -133,6 +133,10 @@ void flow_finish(struct flow *f, enum end_reason why, enum end_side side)
  */
 static void change_rule(struct flow *f, struct snapshot_rule *rule)
 {
+	const struct rule_settings *old = &f->rule->rule->settings, *new = &rule->rule->settings;
+	bool times_differ = old->idle_timeout_ms != new->idle_timeout_ms ||
+		old->unanswered_timeout_ms != new->unanswered_timeout_ms;
+
 	if (rule->state != f->rule->state && f->client_slot != CLIENT_NONE) {
 		struct rule_stats *to = &rule->state->stats[f->env->worker];
 
@@ -142,6 +146,8 @@ static void change_rule(struct flow *f, struct snapshot_rule *rule)
 		counter_add(&to->active, 1);
 	}
 	f->rule = rule;
+	if (times_differ)
+		f->kind->look_at_time(f);
 }
 
 bool flow_move(struct flow *f, struct snapshot *next)

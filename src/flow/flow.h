@@ -18,6 +18,7 @@
 struct flow_log;
 struct udp_table;
 struct fastpath;
+struct flow;
 
 /* Shared by all workers: the ceilings of the node, and who uses how much of them. */
 struct node_state {
@@ -59,11 +60,17 @@ struct flow_env {
 	counter refused[END_N];	 /* connections of no rule, or before one was looked for */
 };
 
+/* What differs between TCP flows and UDP sessions. */
+struct flow_kind {
+	void (*end_now)(struct flow *flow, enum end_reason why); /* ends and frees it */
+	void (*look_at_time)(struct flow *flow); /* time-outs have changed: let the timer look again */
+};
+
 struct flow {
 	struct list all;
 	struct flow_env *env;
 	struct snapshot_rule *rule;
-	void (*end_now)(struct flow *flow, enum end_reason why); /* ends and frees it */
+	const struct flow_kind *kind;
 	struct addr client;
 	struct addr edge;
 	struct addr origin;	/* all zero until one is chosen */
@@ -107,7 +114,7 @@ void node_leave(struct flow_env *env, uint32_t fds);
  * @fds: as given to node_admit(); flow_finish() gives it back
  */
 void flow_init(struct flow *f, struct flow_env *env, struct snapshot_rule *rule, const struct addr *client,
-	const struct addr *edge, uint32_t fds, void (*end_now)(struct flow *flow, enum end_reason why));
+	const struct addr *edge, uint32_t fds, const struct flow_kind *kind);
 
 /**
  * flow_admit() - count the flow against the limits of its rule and client

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -21,7 +22,7 @@ enum {
 
 struct line {
 	const struct flow *flow;
-	const char *node;
+	const char *host;
 	enum end_reason why;
 	enum end_side side;
 	nsec_t now;
@@ -156,7 +157,11 @@ static void field_flow(struct text *t, const struct line *l)
 
 static void field_node(struct text *t, const struct line *l)
 {
-	text_json(t, l->node, strlen(l->node));
+	const char *name = l->flow->env->snapshot->set.node.name;
+
+	if (!name[0])
+		name = l->host;
+	text_json(t, name, strlen(name));
 }
 
 static const struct {
@@ -173,7 +178,7 @@ void flow_log_write(struct flow_log *log, const struct flow *f, enum end_reason 
 	struct text t = text_fixed(bytes, sizeof(bytes));
 	struct line line = {
 		.flow = f,
-		.node = log->writer->node,
+		.host = log->writer->host,
 		.why = why,
 		.side = side,
 		.now = f->env->loop.now,
@@ -269,7 +274,28 @@ static void wait_for(struct flow_log_writer *w, bool for_room, int ms)
 struct progress {
 	bool blocked;	  /* the file takes nothing now */
 	size_t line_from; /* the ring whose line was cut by a short write, or SIZE_MAX */
+	size_t cut_bytes; /* how much of that line is in the file */
 };
+
+/* @bytes went into the file: do they end inside a line? */
+static void note_cut_line(struct progress *p, size_t index, const uint8_t *bytes, size_t length)
+{
+	const uint8_t *newline = memrchr(bytes, '\n', length);
+	size_t tail = newline ? (size_t)(bytes + length - newline - 1) : length;
+
+	p->cut_bytes = newline ? tail : p->cut_bytes + tail;
+	p->line_from = p->cut_bytes ? index : SIZE_MAX;
+}
+
+/* The rest of a line can't be written: a file is shortened by its beginning, so that it holds whole lines only. */
+static void take_back_cut_line(struct flow_log_writer *w, struct progress *p)
+{
+	struct stat st;
+
+	if (p->cut_bytes && fstat(w->fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size >= (off_t)p->cut_bytes &&
+		ftruncate(w->fd, st.st_size - (off_t)p->cut_bytes) == 0)
+		p->cut_bytes = 0;
+}
 
 /* Writes what one ring holds. Return: whether anything was taken out of it. */
 static bool drain_ring(struct flow_log_writer *w, size_t index, struct progress *p)
@@ -289,13 +315,15 @@ static bool drain_ring(struct flow_log_writer *w, size_t index, struct progress 
 	if (n < 0) {
 		/* a full disk: drop, so that the newest lines are there when it has room again */
 		complain(w, "writing to", errno);
+		take_back_cut_line(w, p);
 		counter_add(&w->lines_lost, count_lines(bytes, length));
 		ring_skip(ring, length);
 		p->blocked = true;
 		p->line_from = SIZE_MAX;
+		p->cut_bytes = 0;
 		return true;
 	}
-	p->line_from = n > 0 && bytes[n - 1] != '\n' ? index : SIZE_MAX;
+	note_cut_line(p, index, bytes, (size_t)n);
 	p->blocked = (size_t)n < length;
 	ring_skip(ring, (size_t)n);
 	return true;
@@ -350,12 +378,13 @@ static void *writer_main(void *arg)
 	}
 }
 
-int flow_log_open(struct flow_log_writer *w, const char *path, const char *node, unsigned int workers)
+int flow_log_open(struct flow_log_writer *w, const char *path, unsigned int workers)
 {
 	int r;
 
 	*w = (struct flow_log_writer){ .path = path, .fd = -1, .wake_fd = -1 };
-	memccpy(w->node, node, 0, sizeof(w->node) - 1);
+	if (gethostname(w->host, sizeof(w->host) - 1) < 0)
+		memcpy(w->host, "node", sizeof("node"));
 	w->logs = calloc(workers, sizeof(*w->logs));
 	if (!w->logs)
 		return fault(-ENOMEM);

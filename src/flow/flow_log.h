@@ -35,7 +35,7 @@ struct flow_log_writer {
 	_Atomic bool stop;
 	counter lines_lost; /* taken from the rings, but the file would not have them */
 	struct log_limit complaint;
-	char node[64];
+	char host[65]; /* the node's name unless it is configured */
 	unsigned int workers;
 	struct flow_log *logs; /* by worker */
 };
@@ -43,11 +43,10 @@ struct flow_log_writer {
 /**
  * flow_log_open() - open the file and make the rings; the thread starts with flow_log_start()
  * @path: "-" for standard output; NULL for no log at all
- * @node: name of this node, in every line
  *
  * Return: 0; -errno.
  */
-MUST_CHECK int flow_log_open(struct flow_log_writer *w, const char *path, const char *node, unsigned int workers);
+MUST_CHECK int flow_log_open(struct flow_log_writer *w, const char *path, unsigned int workers);
 
 /** flow_log_start() - Return: 0; -errno. */
 MUST_CHECK int flow_log_start(struct flow_log_writer *w);

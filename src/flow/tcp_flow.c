@@ -154,6 +154,16 @@ static void end_now(struct flow *flow, enum end_reason why)
 	flow_run(f);
 }
 
+static void look_at_time(struct flow *flow)
+{
+	struct tcp_flow *f = CONTAINER_OF(flow, struct tcp_flow, flow);
+
+	if (f->stage == TCP_STAGE_RELAY)
+		tcp_timer(f, 0);
+}
+
+static const struct flow_kind tcp_kind = { .end_now = end_now, .look_at_time = look_at_time };
+
 void tcp_flow_wake(struct list *waiting)
 {
 	struct tcp_flow *f = CONTAINER_OF(waiting, struct tcp_flow, waiting);
@@ -174,7 +184,7 @@ void tcp_flow_start(struct flow_env *env, struct snapshot_rule *rule, int fd, co
 		return;
 	}
 	memset((char *)f + sizeof(f->flow), 0, sizeof(*f) - sizeof(f->flow));
-	flow_init(&f->flow, env, rule, client, edge, TCP_FLOW_FDS, end_now);
+	flow_init(&f->flow, env, rule, client, edge, TCP_FLOW_FDS, &tcp_kind);
 	f->side[SIDE_CLIENT].fd = fd;
 	f->side[SIDE_ORIGIN].fd = -1;
 	source_init(&f->side[SIDE_CLIENT].source, client_ready);

@@ -231,6 +231,15 @@ static void session_end_now(struct flow *flow, enum end_reason why)
 	session_end(CONTAINER_OF(flow, struct udp_session, flow), why);
 }
 
+static void look_at_time(struct flow *flow)
+{
+	struct udp_session *s = CONTAINER_OF(flow, struct udp_session, flow);
+
+	timer_start(&flow->env->loop.timers, &s->timer, flow->env->loop.now);
+}
+
+static const struct flow_kind udp_kind = { .end_now = session_end_now, .look_at_time = look_at_time };
+
 static nsec_t session_deadline(const struct udp_session *s)
 {
 	const struct rule_settings *settings = &s->flow.rule->rule->settings;
@@ -288,6 +297,11 @@ static int session_connect(struct udp_session *s, const struct addr *origin)
 	if (r) {
 		close(fd);
 		return r;
+	}
+	/* now that the kernel has chosen a port nobody has: it may be an edge port too, and answers have to leave from there */
+	if (sock_set(fd, SOL_SOCKET, SO_REUSEADDR, 1)) {
+		close(fd);
+		return -EADDRINUSE;
 	}
 	if (s->fd >= 0)
 		close(s->fd);
@@ -363,7 +377,7 @@ static struct udp_session *session_new(struct flow_env *env, struct snapshot_rul
 		return NULL;
 	}
 	memset((char *)s + sizeof(s->flow), 0, sizeof(*s) - sizeof(s->flow));
-	flow_init(&s->flow, env, rule, client, edge, UDP_SESSION_FDS, session_end_now);
+	flow_init(&s->flow, env, rule, client, edge, UDP_SESSION_FDS, &udp_kind);
 	source_init(&s->source, session_ready);
 	timer_init(&s->timer, session_timer);
 	list_init(&s->fast.node);

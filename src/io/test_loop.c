@@ -190,18 +190,23 @@ static void test_with_many_ready_sources_none_starves(void **state)
 static void test_who_asks_again_is_called_once_in_the_next_turn(void **state)
 {
 	struct fixture *f = *state;
-	struct peer *p = &f->peers[0];
+	struct peer *p = f->peers;
 
-	peer_open(p, &f->loop, note);
+	for (size_t i = 0; i < 3; i++)
+		peer_open(&p[i], &f->loop, note);
 	turn(&f->loop);
-	loop_again(&f->loop, &p->source);
-	loop_again(&f->loop, &p->source);
+	for (size_t i = 0; i < 6; i++)
+		loop_again(&f->loop, &p[i % 3].source);
 	turn(&f->loop);
-	assert_int_equal(p->again_calls, 1);
-	assert_int_equal(p->events, 0);
+	for (size_t i = 0; i < 3; i++) {
+		assert_int_equal(p[i].again_calls, 1);
+		assert_int_equal(p[i].events, 0);
+	}
 	turn(&f->loop);
-	assert_int_equal(p->again_calls, 1);
-	peer_close(p);
+	for (size_t i = 0; i < 3; i++) {
+		assert_int_equal(p[i].again_calls, 1);
+		peer_close(&p[i]);
+	}
 }
 
 /* Also those that always ask again: each is called once a turn, in turn with the others, and events still

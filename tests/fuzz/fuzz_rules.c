@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Any text into rules_parse(), under every limits profile. What must hold:
- *   - a refusal names at least one problem; they are sorted, lie within the text, and say something that can be shown
+ *   - a refusal names at least one problem; they are sorted, lie within the text, and say something that can
+ * be shown
  *   - what is accepted keeps the limits, and no port belongs to two rules
  *   - it can be written and read again, and is written alike then
  */
@@ -40,7 +41,8 @@ static void check_problems(const struct problems *problems, const char *text, si
 		ASSERT(p->line >= 1 && p->line <= lines);
 		ASSERT(p->column >= 1 && p->column <= length + 1);
 		if (before)
-			ASSERT(before->line < p->line || (before->line == p->line && before->column <= p->column));
+			ASSERT(before->line < p->line ||
+				(before->line == p->line && before->column <= p->column));
 		check_message(p->message);
 	}
 }
@@ -100,7 +102,8 @@ static void check_round_trip(const struct rule_set *set, const struct limits_pro
 	for (size_t i = 0; i < set->count; i++)
 		ASSERT(memcmp(again.rules[i].id, set->rules[i].id, RULE_ID_SIZE) == 0);
 	rules_format(&again, &second);
-	ASSERT(second.ok && first.length == second.length && memcmp(first.bytes, second.bytes, first.length) == 0);
+	ASSERT(second.ok && first.length == second.length &&
+		memcmp(first.bytes, second.bytes, first.length) == 0);
 	rules_free(&again);
 	text_free(&first);
 	text_free(&second);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * replay DIRECTORY - feeds every file of a corpus to a fuzz target, so that it is a unit test for any compiler. A
- * crash is the failure; the name of the input that caused it stands in the last line.
+ * replay DIRECTORY - feeds every file of a corpus to a fuzz target, so that it is a unit test for any
+ * compiler. A crash is the failure; the name of the input that caused it stands in the last line.
  */
 #include <dirent.h>
 #include <stdbool.h>
