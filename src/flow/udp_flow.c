@@ -276,6 +276,7 @@ static void note_unreachable(struct udp_session *s)
 {
 	env_count(s->flow.env, COUNTER_ICMP_ERRORS);
 	s->unreachable = true;
+	s->announced = false; /* what went there was lost, the header with it */
 	udp_fast_leave(s);
 }
 

@@ -356,7 +356,7 @@ def test_the_same_link_local_client_on_two_links_is_two(net):
 
 @pytest.fixture
 def wires(net, program):
-    """lay(side, loss=…, …): a bad wire on the client's or the origin's side."""
+    """lay(side, loss=…, …) -> Program: a bad wire on the client's or the origin's side."""
     def lay(side, loss=0.0, repeat=0.0, delay_ms=0.0, jitter_ms=0.0):
         ends = {"client": [("client", "ct", "10.77.3.2/24"), ("edge", "et", "10.77.3.1/24")],
                 "origin": [("edge", "eo", "10.77.4.1/24"), ("origin", "ot", "10.77.4.2/24")]}[side]
@@ -369,6 +369,7 @@ def wires(net, program):
             with net.inside(name):
                 net.ip(f"addr add {address} dev {device}")
                 net.ip(f"link set {device} up")
+        return wire
     return lay
 
 
@@ -376,8 +377,7 @@ def wires(net, program):
 @pytest.mark.parametrize("sides", [["client"], ["origin"], ["client", "origin"]], ids="+".join)
 def test_tcp_streams_are_intact_over_wires_that_lose_repeat_delay_and_reorder(net, wires, sides):
     port = free_port()
-    for side in sides:
-        wires(side, loss=0.02, repeat=0.01, delay_ms=1, jitter_ms=3)
+    laid = [wires(side, loss=0.02, repeat=0.01, delay_ms=1, jitter_ms=3) for side in sides]
     origin_address = "10.77.4.2" if "origin" in sides else "10.77.2.2"
     with origin_of(net, StreamOrigin, origin_address) as origin:
         e = net.start(f"tcp:{port} {origin_address} {origin.port} off off\n")
@@ -387,6 +387,10 @@ def test_tcp_streams_are_intact_over_wires_that_lose_repeat_delay_and_reorder(ne
         flows = e.wait_flows(len(sizes))
     assert {f["end"] for f in flows} == {"done"}
     assert sum(f["bytes_out"] for f in flows) == sum(down for _, down in sizes)
+    for wire in laid:
+        wire.stop()
+        lost, repeated = map(int, re.search(r"(\d+) lost, (\d+) repeated", wire.output()).groups())
+        assert lost > 20 and repeated > 10  # it was as bad as it was meant to be
 
 
 @pytest.mark.parametrize("pass_mode", ["off", "spp"])

@@ -4,7 +4,8 @@
 no kernel module. Each end is a TUN device, so the kernel has filled in all checksums and cut all segments.
 
 usage: wire.py NETNS_A DEVICE_A NETNS_B DEVICE_B LOSS REPEAT DELAY_MS JITTER_MS SEED
-(LOSS and REPEAT are parts of 1; packets whose jitter differs overtake each other). Says "ready" when both ends are there.
+(LOSS and REPEAT are parts of 1; packets whose jitter differs overtake each other). Says "ready" when both ends are there,
+and at the end, by SIGTERM, what it did.
 """
 import ctypes
 import fcntl
@@ -12,6 +13,7 @@ import heapq
 import os
 import random
 import select
+import signal
 import struct
 import sys
 import time
@@ -39,8 +41,14 @@ def main(netns_a, device_a, netns_b, device_b, *numbers):
     poll = select.poll()
     for fd in other:
         poll.register(fd, select.POLLIN)
+    queue, count, lost, repeated = [], 0, 0, 0
+
+    def stop(*_):
+        print(f"{count} passed, {lost} lost, {repeated} repeated", flush=True)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, stop)
     print("ready", flush=True)
-    queue, count = [], 0
     while True:
         wait = (queue[0][0] - time.monotonic()) * 1000 if queue else None
         for fd, _ in poll.poll(None if wait is None else max(0, wait)):
@@ -49,8 +57,12 @@ def main(netns_a, device_a, netns_b, device_b, *numbers):
                     packet = os.read(fd, 65536)
                 except BlockingIOError:
                     break
-                for _ in range(2 if rng.random() < repeat else 1):
-                    if rng.random() >= loss and len(queue) < QUEUE_MAX:
+                again = rng.random() < repeat
+                repeated += again
+                for _ in range(1 + again):
+                    if rng.random() < loss or len(queue) == QUEUE_MAX:
+                        lost += 1
+                    else:
                         count += 1
                         due = time.monotonic() + (delay + jitter * rng.random()) / 1000
                         heapq.heappush(queue, (due, count, other[fd], packet))
@@ -63,7 +75,4 @@ def main(netns_a, device_a, netns_b, device_b, *numbers):
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except KeyboardInterrupt:
-        pass
+    main(*sys.argv[1:])
