@@ -57,7 +57,7 @@ enum {
 
 #define NSEC_PER_SEC  INT64_C(1000000000)
 #define NSEC_PER_MSEC INT64_C(1000000)
-#define DRAIN_NSEC    (3 * NSEC_PER_SEC) /* how long a client waits for outstanding answers after --seconds */
+#define DRAIN_NSEC    (3 * NSEC_PER_SEC)    /* how long a client waits for outstanding answers after --seconds */
 #define RESEND_NSEC   (200 * NSEC_PER_MSEC) /* a datagram not answered by then is lost and sent again */
 #define CONNECT_SEC   5
 #define MB	      1e6
@@ -113,8 +113,7 @@ static uint8_t *pattern_new(void)
 
 static bool pattern_matches(const uint8_t *data, size_t bytes, uint64_t position)
 {
-	return data[0] == position % PATTERN_PERIOD &&
-		data[bytes - 1] == (position + bytes - 1) % PATTERN_PERIOD;
+	return data[0] == position % PATTERN_PERIOD && data[bytes - 1] == (position + bytes - 1) % PATTERN_PERIOD;
 }
 
 /* The sink's one byte: how much came, as far as a byte can tell, or 255 when it was not the pattern. */
@@ -245,8 +244,7 @@ static void parse_options(char **argv, const char *allowed, struct options *o)
 			die("%s: expected a value", name);
 		for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
 			if (strcmp(name, counts[i].name) == 0) {
-				*counts[i].value =
-					(uint64_t)parse_number(name, value, counts[i].min, counts[i].max);
+				*counts[i].value = (uint64_t)parse_number(name, value, counts[i].min, counts[i].max);
 				found = true;
 			}
 		}
@@ -393,8 +391,8 @@ struct origin {
 	struct batch *batch;
 	/* what it did, printed at the end */
 	uint64_t connections, datagrams;
-	uint64_t bad_first_bytes; /* neither 'S', 'G' nor 'E' */
-	uint64_t short_echoes;	  /* an answer did not fit into the socket: no client here lets that happen */
+	uint64_t bad_first_bytes;   /* neither 'S', 'G' nor 'E' */
+	uint64_t short_echoes;	    /* an answer did not fit into the socket: no client here lets that happen */
 	uint64_t truncated, unsent; /* datagrams */
 };
 
@@ -483,10 +481,7 @@ static void origin_readable(struct origin *o, struct conn *c)
 	if (c->mode == CONN_NEW) {
 		uint8_t first = o->buffer[0];
 
-		c->mode = first == 'S' ? CONN_SINK
-			: first == 'G' ? CONN_COUNT
-			: first == 'E' ? CONN_ECHO
-				       : CONN_NEW;
+		c->mode = first == 'S' ? CONN_SINK : first == 'G' ? CONN_COUNT : first == 'E' ? CONN_ECHO : CONN_NEW;
 		skip = 1;
 		bytes--;
 	}
@@ -667,8 +662,7 @@ static int command_origin(struct options *o)
 	printf("{\"command\": \"origin\", \"connections\": %" PRIu64 ", \"datagrams\": %" PRIu64
 	       ", \"bad_first_bytes\": %" PRIu64 ", \"short_echoes\": %" PRIu64 ", \"truncated\": %" PRIu64
 	       ", \"unsent\": %" PRIu64 "}\n",
-		sum.connections, sum.datagrams, sum.bad_first_bytes, sum.short_echoes, sum.truncated,
-		sum.unsent);
+		sum.connections, sum.datagrams, sum.bad_first_bytes, sum.short_echoes, sum.truncated, sum.unsent);
 	return 0;
 }
 
@@ -708,8 +702,7 @@ static void bulk_send(struct bulk *b, struct stream *s)
 	for (int i = 0; i < TURN_CHUNKS; i++) {
 		uint64_t left = b->options->bytes - s->position;
 		size_t wanted = left < CHUNK_BYTES ? (size_t)left : CHUNK_BYTES;
-		ssize_t n = send(s->fd, b->pattern + s->position % PATTERN_PERIOD, wanted,
-			MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = send(s->fd, b->pattern + s->position % PATTERN_PERIOD, wanted, MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (is_wait(n))
 			return;
@@ -745,8 +738,7 @@ static void bulk_verdict(struct bulk *b, struct stream *s)
 		bulk_end(b, s, "the origin's answer is longer than a byte");
 	else if (answer[0] != verdict(s->position, true))
 		bulk_end(b, s,
-			answer[0] == 255 ? "the origin got other bytes"
-					 : "the origin got another number of bytes");
+			answer[0] == 255 ? "the origin got other bytes" : "the origin got another number of bytes");
 	else
 		s->answered = true;
 }
@@ -774,10 +766,9 @@ static void bulk_receive(struct bulk *b, struct stream *s)
 static int command_tcp_bulk(struct options *o)
 {
 	struct stream *streams = allocate(o->streams, sizeof(*streams));
-	struct bulk b = { .options = o,
-		.epoll = epoll_new(),
-		.buffer = allocate(1, CHUNK_BYTES),
-		.pattern = pattern_new() };
+	struct bulk b = {
+		.options = o, .epoll = epoll_new(), .buffer = allocate(1, CHUNK_BYTES), .pattern = pattern_new()
+	};
 	struct epoll_event events[EVENTS];
 	int64_t start, end, limit;
 
@@ -832,8 +823,8 @@ static int command_tcp_bulk(struct options *o)
 	for (size_t i = 0; i < o->streams; i++)
 		if (streams[i].state < STREAM_DONE)
 			bulk_end(&b, &streams[i], "not finished within --limit-s");
-	printf("{\"command\": \"tcp-bulk\", \"direction\": \"%s\", \"streams\": %" PRIu64
-	       ", \"bytes\": %" PRIu64 ", \"seconds\": %.6f, \"mb_per_s\": %.1f, \"errors\": %" PRIu64 "}\n",
+	printf("{\"command\": \"tcp-bulk\", \"direction\": \"%s\", \"streams\": %" PRIu64 ", \"bytes\": %" PRIu64
+	       ", \"seconds\": %.6f, \"mb_per_s\": %.1f, \"errors\": %" PRIu64 "}\n",
 		o->up ? "up" : "down", o->streams, b.bytes, (double)(end - start) / 1e9,
 		(double)b.bytes / MB / ((double)(end - start) / 1e9), b.errors);
 	return 0;
@@ -866,8 +857,7 @@ static void tally_print(const struct tally *t, const char *command, const char *
 {
 	double seconds = (double)(t->last - t->start) / 1e9;
 
-	printf("{\"command\": \"%s\", \"%s\": %" PRIu64
-	       ", \"seconds\": %.6f, \"per_s\": %.1f, \"errors\": %" PRIu64
+	printf("{\"command\": \"%s\", \"%s\": %" PRIu64 ", \"seconds\": %.6f, \"per_s\": %.1f, \"errors\": %" PRIu64
 	       "%s, \"p50_us\": %.1f, \"p99_us\": %.1f}\n",
 		command, what, t->done, seconds, seconds > 0 ? (double)t->done / seconds : 0, t->errors, more,
 		histogram_quantile_us(t->latency, 0.50), histogram_quantile_us(t->latency, 0.99));
@@ -924,8 +914,7 @@ static bool asker_send(struct asker *a, struct tally *t, uint64_t who, bool firs
 /* Return: true when the whole right answer is there, which is then counted; an error ends the connection. */
 static bool asker_receive(struct asker *a, struct tally *t)
 {
-	ssize_t n = recv(
-		a->fd, a->answer + a->received_bytes, sizeof(a->answer) - a->received_bytes, MSG_DONTWAIT);
+	ssize_t n = recv(a->fd, a->answer + a->received_bytes, sizeof(a->answer) - a->received_bytes, MSG_DONTWAIT);
 
 	if (is_wait(n))
 		return false;
@@ -1143,9 +1132,8 @@ static void udp_send(struct udp *u, struct flow *f, int count)
 	int sent = 0;
 
 	while (sent < count) {
-		int n = count == 1
-			? (send(f->fd, u->out->data[0], u->options->bytes, MSG_DONTWAIT) < 0 ? -1 : 1)
-			: sendmmsg(f->fd, u->out->message + sent, (unsigned)(count - sent), MSG_DONTWAIT);
+		int n = count == 1 ? (send(f->fd, u->out->data[0], u->options->bytes, MSG_DONTWAIT) < 0 ? -1 : 1)
+				   : sendmmsg(f->fd, u->out->message + sent, (unsigned)(count - sent), MSG_DONTWAIT);
 
 		if (n < 0) {
 			udp_error(u, strerror(errno)); /* it will also be lost */
@@ -1263,8 +1251,7 @@ static int command_udp_rr(struct options *o)
 	char more[96];
 
 	if (o->bytes < sizeof(struct datagram_head) || o->bytes > DATAGRAM_MAX)
-		die("--bytes %" PRIu64 ": expected %zu to %d", o->bytes, sizeof(struct datagram_head),
-			DATAGRAM_MAX);
+		die("--bytes %" PRIu64 ": expected %zu to %d", o->bytes, sizeof(struct datagram_head), DATAGRAM_MAX);
 	udp_fill_rest(&u);
 	for (uint32_t i = 0; i < o->flows; i++) {
 		struct flow *f = &u.flows[i];

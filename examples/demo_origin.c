@@ -67,9 +67,11 @@ static void serve_tcp(int listener)
 		addr_format(&header.edge, edge);
 		why = header.version == 1 ? "PROXY v1" : "PROXY v2";
 	}
-	snprintf(page, sizeof(page), "Hello from the origin, through Tidegate.\nclient: %s\nedge:   %s\n(told by %s)\n", who, edge, why);
+	snprintf(page, sizeof(page), "Hello from the origin, through Tidegate.\nclient: %s\nedge:   %s\n(told by %s)\n",
+		who, edge, why);
 	n = snprintf(answer, sizeof(answer),
-		"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s", strlen(page), page);
+		"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
+		strlen(page), page);
 	if (send(fd, answer, (size_t)n, MSG_NOSIGNAL) == n)
 		shutdown(fd, SHUT_WR);
 	while (recv(fd, request, sizeof(request), 0) > 0)

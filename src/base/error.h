@@ -34,8 +34,8 @@ const char *fault_text(int err);
 /** assert_failed() - print what was violated and where, and abort() */
 _Noreturn void assert_failed(const char *what, const char *file, int line);
 
-#define ASSERT(x)                                                                                          \
-	do {                                                                                               \
-		if (UNLIKELY(!(x)))                                                                        \
-			assert_failed(#x, __FILE__, __LINE__);                                             \
+#define ASSERT(x)                                                                                                      \
+	do {                                                                                                           \
+		if (UNLIKELY(!(x)))                                                                                    \
+			assert_failed(#x, __FILE__, __LINE__);                                                         \
 	} while (0)

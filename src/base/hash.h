@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Keyed hashing for tables whose keys a stranger chooses. The key is drawn at start, so collisions can't be prepared. */
+/* Keyed hashing for tables whose keys a stranger chooses. The key is drawn at start, so collisions can't be prepared.
+ */
 #pragma once
 
 #include "base/macros.h"

@@ -38,6 +38,6 @@ static inline void list_del(struct list *node)
 }
 
 /* The body may take out the current node, but no other. */
-#define list_for_each(node, head)                                                                          \
-	for (struct list *node = (head)->next, *node##_next = node->next; node != (head);                  \
+#define list_for_each(node, head)                                                                                      \
+	for (struct list *node = (head)->next, *node##_next = node->next; node != (head);                              \
 		node = node##_next, node##_next = node->next)

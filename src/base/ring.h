@@ -11,9 +11,9 @@
 
 struct ring {
 	uint8_t *bytes;
-	size_t size;				      /* a power of two */
-	_Alignas(64) _Atomic size_t head;	      /* bytes ever written; only the writer stores it */
-	_Alignas(64) _Atomic size_t tail;	      /* bytes ever read; only the reader stores it */
+	size_t size;			  /* a power of two */
+	_Alignas(64) _Atomic size_t head; /* bytes ever written; only the writer stores it */
+	_Alignas(64) _Atomic size_t tail; /* bytes ever read; only the reader stores it */
 };
 
 /** ring_init() - @size must be a power of two. Return: 0; -ENOMEM. */

@@ -58,8 +58,8 @@ static void test_an_ipv4_address_is_its_mapped_ipv6_address(void **state)
 
 static void test_only_mapped_addresses_are_ipv4(void **state)
 {
-	static const char *const others[] = { "::", "::1", "::192.0.2.1", "::fffe:192.0.2.1",
-		"1::ffff:192.0.2.1", "::ffff:0:192.0.2.1", "64:ff9b::192.0.2.1" };
+	static const char *const others[] = { "::", "::1", "::192.0.2.1", "::fffe:192.0.2.1", "1::ffff:192.0.2.1",
+		"::ffff:0:192.0.2.1", "64:ff9b::192.0.2.1" };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
@@ -72,10 +72,10 @@ static void test_only_mapped_addresses_are_ipv4(void **state)
 
 static void test_what_is_no_address_is_refused(void **state)
 {
-	static const char *const wrong[] = { "", " ", "1", "1.2.3", "1.2.3.4.5", "1.2.3.256", "01.2.3.4",
-		"1.2.3.4 ", " 1.2.3.4", "1.2.3.4/8", "1.2.3.-4", "0x1.2.3.4", ":", ":::", "1:2:3:4:5:6:7",
-		"1:2:3:4:5:6:7:8:9", "::12345", "::g", "1::2::3", "fe80::1%eth0", "fe80::1%1", "[::1]",
-		"::1.2.3", "localhost", "1111:1111:1111:1111:1111:1111:1111:1111:1111:1111" };
+	static const char *const wrong[] = { "", " ", "1", "1.2.3", "1.2.3.4.5", "1.2.3.256", "01.2.3.4", "1.2.3.4 ",
+		" 1.2.3.4", "1.2.3.4/8", "1.2.3.-4", "0x1.2.3.4", ":", ":::", "1:2:3:4:5:6:7", "1:2:3:4:5:6:7:8:9",
+		"::12345", "::g", "1::2::3", "fe80::1%eth0", "fe80::1%1", "[::1]", "::1.2.3", "localhost",
+		"1111:1111:1111:1111:1111:1111:1111:1111:1111:1111" };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
@@ -131,10 +131,9 @@ static void test_an_address_may_have_a_port(void **state)
 
 static void test_a_wrong_address_or_port_is_refused(void **state)
 {
-	static const char *const wrong[] = { "", "[", "]", "[]", "[]:1", "[::1", "::1]", "[::1]80",
-		"[::1]:", "[::1]:a", "[::1]]:1", "[[::1]]:1", "1.2.3.4:", "1.2.3.4:65536", "1.2.3.4:000080",
-		"1.2.3.4:-1", "1.2.3.4:+1", "1.2.3.4: 1", "1.2.3.4:1 ", "1.2.3.4:1:2", ":80", "host:80",
-		"1.2.3:80", "[1.2.3]:80" };
+	static const char *const wrong[] = { "", "[", "]", "[]", "[]:1", "[::1", "::1]", "[::1]80", "[::1]:", "[::1]:a",
+		"[::1]]:1", "[[::1]]:1", "1.2.3.4:", "1.2.3.4:65536", "1.2.3.4:000080", "1.2.3.4:-1", "1.2.3.4:+1",
+		"1.2.3.4: 1", "1.2.3.4:1 ", "1.2.3.4:1:2", ":80", "host:80", "1.2.3:80", "[1.2.3]:80" };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
@@ -225,9 +224,9 @@ static void test_only_link_local_addresses_keep_their_scope(void **state)
 
 static void test_the_longest_address_fits(void **state)
 {
-	struct addr a = { .ip = ip_of("feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
-		.scope_id = UINT32_MAX,
-		.port = UINT16_MAX };
+	struct addr a = {
+		.ip = ip_of("feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), .scope_id = UINT32_MAX, .port = UINT16_MAX
+	};
 	char out[ADDR_TEXT_SIZE];
 
 	(void)state;

@@ -17,7 +17,7 @@ enum {
 };
 
 enum {
-	STEER_WORDS = 65536 / 64,	  /* words of one protocol's port bitmap */
+	STEER_WORDS = 65536 / 64, /* words of one protocol's port bitmap */
 	STEER_ADDRESSES_MAX = 1024,
 };
 
@@ -49,15 +49,15 @@ struct fast_target {
 	struct fast_tuple to;
 	__u32 slot;	 /* of the session's counters */
 	__u32 direction; /* FAST_TO_ORIGIN or FAST_TO_CLIENT */
-	__u32 local;	 /* 1: client and origin are on this machine: packets of the loopback interface, delivered there */
-	__u32 ifindex;	 /* where they leave when not local */
+	__u32 local; /* 1: client and origin are on this machine: packets of the loopback interface, delivered there */
+	__u32 ifindex; /* where they leave when not local */
 };
 _Static_assert(sizeof(struct fast_target) == 52, "no padding");
 
 /* Written by the program alone, read by user space through the map's memory. */
 struct fast_counters {
 	__u64 datagrams[2];
-	__u64 bytes[2]; /* payload */
+	__u64 bytes[2];	  /* payload */
 	__u64 last_ns[2]; /* CLOCK_MONOTONIC */
 };
 _Static_assert(sizeof(struct fast_counters) == 48, "no padding");

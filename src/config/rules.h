@@ -45,8 +45,8 @@ struct rule {
 	struct port_range origin_ports; /* one port, or as long as the one edge range */
 	const char *tag;		/* NULL when there is none */
 	struct rule_settings settings;
-	setting_mask given; /* settings that the rule itself gives */
-	unsigned int line;  /* where it was read, from 1 */
+	setting_mask given;		  /* settings that the rule itself gives */
+	unsigned int line;		  /* where it was read, from 1 */
 	const unsigned int *edge_columns; /* and where in the line each of edge_ports, in characters from 1 */
 };
 
@@ -104,5 +104,6 @@ static inline uint16_t rule_origin_port(const struct rule *rule, uint16_t edge_p
 	return (uint16_t)(rule->origin_ports.first + (edge_port - rule->edge_ports.items[0].first));
 }
 
-/** rule_same_forwarding() - whether a flow of @a may go on under @b: same origin, origin port for @edge_port, and header */
+/** rule_same_forwarding() - whether a flow of @a may go on under @b: same origin, origin port for @edge_port, and
+ * header */
 bool rule_same_forwarding(const struct rule *a, const struct rule *b, uint16_t edge_port);

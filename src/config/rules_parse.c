@@ -26,7 +26,7 @@ struct parse {
 	unsigned int line;
 	const char *line_start;
 	const char *line_end;
-	const char *at; /* the rest of the line begins here */
+	const char *at;	       /* the rest of the line begins here */
 	const char *column_at; /* column_of() was last asked for this place in the line, */
 	unsigned int column;   /* and this was the answer */
 	bool out_of_memory;
@@ -50,8 +50,8 @@ static unsigned int column_of(struct parse *p, const char *at)
 #define wrong(p, at, ...) problem_add((p)->problems, (p)->line, column_of((p), (at)), __VA_ARGS__)
 
 /* For messages: a word as it was written, but never long enough to flood the reader. */
-#define WORD_FMT      "\"%.*s%s\""
-#define WORD_ARGS(w)  (int)MIN((w).length, (size_t)60), (w).text, (w).length > 60 ? "…" : ""
+#define WORD_FMT     "\"%.*s%s\""
+#define WORD_ARGS(w) (int)MIN((w).length, (size_t)60), (w).text, (w).length > 60 ? "…" : ""
 
 static bool is_blank(char c)
 {
@@ -208,7 +208,8 @@ static bool parse_protocol_and_ports(struct parse *p, struct rule *rule)
 		return false;
 	}
 	if (!colon) {
-		wrong(p, w.text + w.length, "no edge ports, expected ':' and ports after \"%s\"", protocol_name(rule->protocol));
+		wrong(p, w.text + w.length, "no edge ports, expected ':' and ports after \"%s\"",
+			protocol_name(rule->protocol));
 		return false;
 	}
 	return parse_edge_ports(p, ports, rule);
@@ -223,7 +224,8 @@ static bool label_ok(const char *label, size_t length)
 	for (size_t i = 0; i < length; i++) {
 		char c = label[i];
 
-		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_'))
+		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+			    c == '_'))
 			return false;
 	}
 	return true;
@@ -300,7 +302,8 @@ static void parse_origin(struct parse *p, struct rule *rule)
 	if (w.length == 0) {
 		wrong(p, w.text, "no origin, expected an address, a name or og:NAME");
 	} else if (w.length >= 3 && strncasecmp(w.text, "og:", 3) == 0) {
-		wrong(p, w.text, "origin " WORD_FMT ": origin groups are not available yet, expected an address or a name",
+		wrong(p, w.text,
+			"origin " WORD_FMT ": origin groups are not available yet, expected an address or a name",
 			WORD_ARGS(w));
 	} else if (w.text[0] == '[') {
 		if (w.length < 2 || w.text[w.length - 1] != ']' || !parse_origin_ip(p, w, inside, rule))
@@ -309,10 +312,13 @@ static void parse_origin(struct parse *p, struct rule *rule)
 		if (ip_parse(w.text, w.length, &ip) == 0)
 			wrong(p, w.text, "origin " WORD_FMT ", expected brackets around an IPv6 address", WORD_ARGS(w));
 		else
-			wrong(p, w.text, "origin " WORD_FMT ", expected an address or a name; the origin port is a field of its own",
+			wrong(p, w.text,
+				"origin " WORD_FMT
+				", expected an address or a name; the origin port is a field of its own",
 				WORD_ARGS(w));
 	} else if (!parse_origin_ip(p, w, w, rule) && !parse_origin_name(p, w, rule)) {
-		wrong(p, w.text, "origin " WORD_FMT ", expected an IPv4 address, an IPv6 address in brackets, a name or og:NAME",
+		wrong(p, w.text,
+			"origin " WORD_FMT ", expected an IPv4 address, an IPv6 address in brackets, a name or og:NAME",
 			WORD_ARGS(w));
 	}
 }
@@ -331,8 +337,11 @@ static void parse_origin_ports(struct parse *p, struct rule *rule, bool edge_por
 	length = rule->origin_ports.last - rule->origin_ports.first + 1u;
 	edge_length = rule->edge_ports.items[0].last - rule->edge_ports.items[0].first + 1u;
 	if (length > 1 && (rule->edge_ports.count != 1 || length != edge_length))
-		wrong(p, w.text, "origin port range of %u, expected one port, or one edge range of the same length (found %zu %s of %u)",
-			length, rule->edge_ports.count, rule->edge_ports.count == 1 ? "entry" : "entries, the first", edge_length);
+		wrong(p, w.text,
+			"origin port range of %u, expected one port, or one edge range of the same length (found %zu "
+			"%s of %u)",
+			length, rule->edge_ports.count, rule->edge_ports.count == 1 ? "entry" : "entries, the first",
+			edge_length);
 }
 
 /* --- words and options --- */
@@ -391,8 +400,9 @@ static bool looks_like_option(struct word w, size_t *ret_name_length)
 {
 	size_t i = 0;
 
-	while (i < w.length && (w.text[i] == '_' || (w.text[i] >= '0' && w.text[i] <= '9') ||
-				       (w.text[i] >= 'a' && w.text[i] <= 'z') || (w.text[i] >= 'A' && w.text[i] <= 'Z')))
+	while (i < w.length &&
+		(w.text[i] == '_' || (w.text[i] >= '0' && w.text[i] <= '9') || (w.text[i] >= 'a' && w.text[i] <= 'z') ||
+			(w.text[i] >= 'A' && w.text[i] <= 'Z')))
 		i++;
 	*ret_name_length = i;
 	return i > 0 && i < w.length && w.text[i] == '=';
@@ -410,7 +420,9 @@ static void parse_option(struct parse *p, enum setting_scope scope, struct word 
 	int r;
 
 	if (id < 0) {
-		wrong(p, w.text, "option " WORD_FMT ", expected one of docs/reference/settings.md (write a tag that looks like an option in quotes)",
+		wrong(p, w.text,
+			"option " WORD_FMT ", expected one of docs/reference/settings.md (write a tag that looks like "
+			"an option in quotes)",
 			WORD_ARGS(name));
 		return;
 	}
@@ -420,16 +432,17 @@ static void parse_option(struct parse *p, enum setting_scope scope, struct word 
 	}
 	*given |= 1u << id;
 	if (protocol != PROTOCOL_N && !setting_carried_by((unsigned int)id, protocol)) {
-		wrong(p, w.text, "option %s on a %s rule, expected it on %s rules only", setting_name(scope, (unsigned int)id),
-			protocol_name(protocol), protocol_name(protocol == PROTOCOL_TCP ? PROTOCOL_UDP : PROTOCOL_TCP));
+		wrong(p, w.text, "option %s on a %s rule, expected it on %s rules only",
+			setting_name(scope, (unsigned int)id), protocol_name(protocol),
+			protocol_name(protocol == PROTOCOL_TCP ? PROTOCOL_UDP : PROTOCOL_TCP));
 		return;
 	}
 	r = setting_parse(scope, (unsigned int)id, value, value_word.length, &p->set->arena, settings, &why);
 	if (r == -ENOMEM)
 		p->out_of_memory = true;
 	else if (r)
-		wrong(p, value, "%s " WORD_FMT ", expected %s", setting_name(scope, (unsigned int)id), WORD_ARGS(value_word),
-			why.bytes);
+		wrong(p, value, "%s " WORD_FMT ", expected %s", setting_name(scope, (unsigned int)id),
+			WORD_ARGS(value_word), why.bytes);
 }
 
 /* --- tag --- */
@@ -539,7 +552,8 @@ static void parse_options_and_tag(struct parse *p, struct rule *rule, bool proto
 static void make_id(struct rule *rule)
 {
 	static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz";
-	uint64_t hash = hash_bytes(rule->edge_ports.items, rule->edge_ports.count * sizeof(struct port_range), rule->protocol);
+	uint64_t hash =
+		hash_bytes(rule->edge_ports.items, rule->edge_ports.count * sizeof(struct port_range), rule->protocol);
 
 	memcpy(rule->id, "rule-", 5);
 	for (size_t i = 5; i < RULE_ID_SIZE - 1; i++, hash >>= 5)
@@ -581,7 +595,8 @@ static void parse_set(struct parse *p)
 	} else if (word_is(scope_word, "node")) {
 		scope = SETTING_SCOPE_NODE;
 	} else {
-		wrong(p, scope_word.text, "set " WORD_FMT ", expected \"set rule\" or \"set node\"", WORD_ARGS(scope_word));
+		wrong(p, scope_word.text, "set " WORD_FMT ", expected \"set rule\" or \"set node\"",
+			WORD_ARGS(scope_word));
 		return;
 	}
 	for (;;) {
@@ -594,7 +609,8 @@ static void parse_set(struct parse *p)
 		if (!looks_like_option(w, &name_length))
 			wrong(p, w.text, WORD_FMT ", expected OPTION=VALUE", WORD_ARGS(w));
 		else if (scope == SETTING_SCOPE_RULE)
-			parse_option(p, scope, w, name_length, PROTOCOL_N, &p->set->rule_defaults, &p->set->rule_defaults_given);
+			parse_option(p, scope, w, name_length, PROTOCOL_N, &p->set->rule_defaults,
+				&p->set->rule_defaults_given);
 		else
 			parse_option(p, scope, w, name_length, PROTOCOL_N, &p->set->node, &p->set->node_given);
 	}
@@ -681,8 +697,8 @@ static void claim_entry(struct parse *p, size_t index, size_t entry, uint16_t *o
 				"%s port %u, expected each port once in a rule", protocol_name(rule->protocol), port);
 		else
 			problem_add(p->problems, rule->line, rule->edge_columns[entry],
-				"%s port %u already belongs to the rule on line %u", protocol_name(rule->protocol), port,
-				p->set->rules[owner[port] - 1].line);
+				"%s port %u already belongs to the rule on line %u", protocol_name(rule->protocol),
+				port, p->set->rules[owner[port] - 1].line);
 		if (p->problems->left_out) /* what this entry takes from later ones would not be said any more */
 			return;
 	}

@@ -8,7 +8,16 @@
 #include <string.h>
 #include <strings.h>
 
-enum setting_type { TYPE_MSEC, TYPE_COUNT, TYPE_PREFIXES, TYPE_WORD, TYPE_SERVERS, TYPE_PPV2_MODE, TYPE_SPP_ANSWERS, TYPE_SWITCH };
+enum setting_type {
+	TYPE_MSEC,
+	TYPE_COUNT,
+	TYPE_PREFIXES,
+	TYPE_WORD,
+	TYPE_SERVERS,
+	TYPE_PPV2_MODE,
+	TYPE_SPP_ANSWERS,
+	TYPE_SWITCH
+};
 
 enum { CARRIED_TCP = 1 << PROTOCOL_TCP, CARRIED_UDP = 1 << PROTOCOL_UDP, CARRIED_BOTH = CARRIED_TCP | CARRIED_UDP };
 
@@ -33,13 +42,20 @@ struct setting_row {
 #define FIELD_SPP_ANSWERS(name) name
 #define FIELD_SWITCH(name)	name
 
-#define FIELD_OF(scope, type, name)                                                                        \
+#define FIELD_OF(scope, type, name)                                                                                    \
 	.offset = offsetof(struct scope, FIELD_##type(name)), .size = sizeof(((struct scope *)0)->FIELD_##type(name))
 
 static const struct setting_row rule_rows[] = {
-#define RULE_SETTING(n, t, p, lo, hi, z, tcp, udp, h)                                                         \
-	{ .name = #n, .type = TYPE_##t, .carried_by = CARRIED_##p, .min = lo, .max = hi, .zero = z,        \
-		.default_value = { tcp, udp }, .help = h, FIELD_OF(rule_settings, t, n) },
+#define RULE_SETTING(n, t, p, lo, hi, z, tcp, udp, h)                                                                  \
+	{ .name = #n,                                                                                                  \
+		.type = TYPE_##t,                                                                                      \
+		.carried_by = CARRIED_##p,                                                                             \
+		.min = lo,                                                                                             \
+		.max = hi,                                                                                             \
+		.zero = z,                                                                                             \
+		.default_value = { tcp, udp },                                                                         \
+		.help = h,                                                                                             \
+		FIELD_OF(rule_settings, t, n) },
 #include "tables/setting.def"
 };
 
@@ -50,9 +66,16 @@ static const struct setting_row rule_rows[] = {
 #define DEFAULT_WORD(d)	   0
 
 static const struct setting_row node_rows[] = {
-#define NODE_SETTING(n, t, lo, hi, z, d, h)                                                                   \
-	{ .name = #n, .type = TYPE_##t, .carried_by = CARRIED_BOTH, .min = lo, .max = hi, .zero = z,       \
-		.default_value = { DEFAULT_##t(d), DEFAULT_##t(d) }, .help = h, FIELD_OF(node_settings, t, n) },
+#define NODE_SETTING(n, t, lo, hi, z, d, h)                                                                            \
+	{ .name = #n,                                                                                                  \
+		.type = TYPE_##t,                                                                                      \
+		.carried_by = CARRIED_BOTH,                                                                            \
+		.min = lo,                                                                                             \
+		.max = hi,                                                                                             \
+		.zero = z,                                                                                             \
+		.default_value = { DEFAULT_##t(d), DEFAULT_##t(d) },                                                   \
+		.help = h,                                                                                             \
+		FIELD_OF(node_settings, t, n) },
 #include "tables/setting.def"
 };
 
@@ -466,7 +489,7 @@ static void document_rows(enum setting_scope scope, unsigned int count, struct t
 		text_printf(out, "| `%s` | ", row->name);
 		if (scope == SETTING_SCOPE_RULE)
 			text_printf(out, "%s | ",
-				row->carried_by == CARRIED_TCP	       ? "tcp"
+				row->carried_by == CARRIED_TCP		 ? "tcp"
 					: row->carried_by == CARRIED_UDP ? "udp"
 									 : "tcp, udp");
 		describe_expected(row, out);
@@ -475,8 +498,9 @@ static void document_rows(enum setting_scope scope, unsigned int count, struct t
 			struct rule_settings rule;
 			struct node_settings node;
 
-			if (!(row->carried_by & 1u << p) || (p == PROTOCOL_UDP && row->carried_by == CARRIED_BOTH &&
-							      row->default_value[0] == row->default_value[1]))
+			if (!(row->carried_by & 1u << p) ||
+				(p == PROTOCOL_UDP && row->carried_by == CARRIED_BOTH &&
+					row->default_value[0] == row->default_value[1]))
 				continue;
 			if (p == PROTOCOL_UDP && row->carried_by == CARRIED_BOTH)
 				text_str(out, "; udp ");
@@ -486,7 +510,8 @@ static void document_rows(enum setting_scope scope, unsigned int count, struct t
 				row->type != TYPE_SWITCH)
 				text_str(out, "none");
 			else
-				setting_format(scope, i, scope == SETTING_SCOPE_RULE ? (void *)&rule : (void *)&node, out);
+				setting_format(
+					scope, i, scope == SETTING_SCOPE_RULE ? (void *)&rule : (void *)&node, out);
 		}
 		text_printf(out, " | %s |\n", row->help);
 	}
@@ -498,14 +523,16 @@ static void document_words(struct text *out)
 	for (size_t i = 0; i < ARRAY_SIZE(rule_rows); i++)
 		for (size_t w = 0; w < ARRAY_SIZE(words); w++)
 			if (words[w].type == rule_rows[i].type)
-				text_printf(out, "| `%s` | `%s` | %s |\n", rule_rows[i].name, words[w].word, words[w].help);
+				text_printf(
+					out, "| `%s` | `%s` | %s |\n", rule_rows[i].name, words[w].word, words[w].help);
 }
 
 void settings_document(struct text *out)
 {
-	text_str(out, "# Settings\n\nMade from tables/setting.def by `make docs`. How they are written in a rules file: "
-		      "[rules-file.md](../rules-file.md).\n\n## Of a rule\n\n"
-		      "| option | of | value | default | what it does |\n| --- | --- | --- | --- | --- |\n");
+	text_str(out,
+		"# Settings\n\nMade from tables/setting.def by `make docs`. How they are written in a rules file: "
+		"[rules-file.md](../rules-file.md).\n\n## Of a rule\n\n"
+		"| option | of | value | default | what it does |\n| --- | --- | --- | --- | --- |\n");
 	document_rows(SETTING_SCOPE_RULE, ARRAY_SIZE(rule_rows), out);
 	text_str(out, "\n## Of the node\n\n| option | value | default | what it does |\n| --- | --- | --- | --- |\n");
 	document_rows(SETTING_SCOPE_NODE, ARRAY_SIZE(node_rows), out);

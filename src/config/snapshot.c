@@ -10,7 +10,8 @@ static void fill_ports(struct snapshot *s, size_t index)
 	const struct rule *rule = &s->set.rules[index];
 
 	for (size_t i = 0; i < rule->edge_ports.count; i++)
-		for (unsigned int port = rule->edge_ports.items[i].first; port <= rule->edge_ports.items[i].last; port++)
+		for (unsigned int port = rule->edge_ports.items[i].first; port <= rule->edge_ports.items[i].last;
+			port++)
 			s->rule_at[rule->protocol][port] = (uint16_t)(index + 1);
 }
 

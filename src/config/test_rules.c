@@ -26,8 +26,7 @@ static const struct limits_profile *profile(const char *name)
 }
 
 /* Every problem as "LINE:COLUMN: message", one a line, with @file in front. */
-static void assert_refused_with(
-	const char *text, size_t length, const char *profile_name, const char *expected)
+static void assert_refused_with(const char *text, size_t length, const char *profile_name, const char *expected)
 {
 	struct rule_set set = { .count = 4711 };
 	struct problems problems = { 0 };
@@ -87,8 +86,7 @@ static void test_a_good_line_is_written_in_its_plain_form(void **state)
 		{ TEXT("tcp:22 10.0.0.5 22 off off"), "tcp:22 10.0.0.5 22 off off\n" },
 		{ TEXT("TCP:22 10.0.0.5 22 OFF Off"), "tcp:22 10.0.0.5 22 off off\n" },
 		{ TEXT("udp:53\tdns.Example.NET.\t53  on \t ppv2"), "udp:53 dns.example.net 53 on ppv2\n" },
-		{ TEXT("  tcp:80;443,8000-8010 web 8080 off ppv1  "),
-			"tcp:80;443;8000-8010 web 8080 off ppv1\n" },
+		{ TEXT("  tcp:80;443,8000-8010 web 8080 off ppv1  "), "tcp:80;443;8000-8010 web 8080 off ppv1\n" },
 		{ TEXT("udp:3000-4000 [2001:DB8::7] 5000-6000 off spp"),
 			"udp:3000-4000 [2001:db8::7] 5000-6000 off spp\n" },
 		{ TEXT("tcp:1 1.2.3.4 65535 off ppv2"), "tcp:1 1.2.3.4 65535 off ppv2\n" },
@@ -109,14 +107,11 @@ static void test_a_good_line_is_written_in_its_plain_form(void **state)
 		{ TEXT("tcp:80 [::1] 80 off off"), "tcp:80 [::1] 80 off off\n" },
 		{ TEXT("tcp:80 223.255.255.255 80 off off"), "tcp:80 223.255.255.255 80 off off\n" },
 		/* options */
-		{ TEXT("tcp:80" OK " Idle_Timeout=90S max_flows=7"),
-			"tcp:80" OK " idle_timeout=90s max_flows=7\n" },
+		{ TEXT("tcp:80" OK " Idle_Timeout=90S max_flows=7"), "tcp:80" OK " idle_timeout=90s max_flows=7\n" },
 		{ TEXT("tcp:80" OK " max_flows=7 idle_timeout=90000ms x"),
 			"tcp:80" OK " idle_timeout=90s max_flows=7 x\n" },
-		{ TEXT("udp:80" OK " answers=0 ppv2_mode=EVERY"),
-			"udp:80" OK " answers=0 ppv2_mode=every\n" },
-		{ TEXT("tcp:80" OK " accept_proxy=10.0.0.0/8,::1"),
-			"tcp:80" OK " accept_proxy=10.0.0.0/8,::1/128\n" },
+		{ TEXT("udp:80" OK " answers=0 ppv2_mode=EVERY"), "udp:80" OK " answers=0 ppv2_mode=every\n" },
+		{ TEXT("tcp:80" OK " accept_proxy=10.0.0.0/8,::1"), "tcp:80" OK " accept_proxy=10.0.0.0/8,::1/128\n" },
 		/* tags */
 		{ TEXT("tcp:80" OK " web"), "tcp:80" OK " web\n" },
 		{ TEXT("tcp:80" OK "  the \t Web   server "), "tcp:80" OK " the Web server\n" },
@@ -155,8 +150,7 @@ static void test_a_good_line_is_written_in_its_plain_form(void **state)
 		/* settings of the file: node, then defaults, then rules */
 		{ TEXT("tcp:80" OK "\nSet Rule max_flows=5 # five\nset node name=Edge-1"),
 			"set node name=Edge-1\nset rule max_flows=5\ntcp:80" OK "\n" },
-		{ TEXT("set rule max_flows=5\nset rule idle_timeout=5m"),
-			"set rule idle_timeout=5m max_flows=5\n" },
+		{ TEXT("set rule max_flows=5\nset rule idle_timeout=5m"), "set rule idle_timeout=5m max_flows=5\n" },
 		{ TEXT("set node resolvers=127.0.0.1,[::1]:5353 max_flows=9"),
 			"set node max_flows=9 resolvers=127.0.0.1:53,[::1]:5353\n" },
 		{ TEXT("set rule connect_timeout=1s answers=2\nudp:80" OK),
@@ -176,9 +170,8 @@ static void test_a_good_line_is_written_in_its_plain_form(void **state)
 
 static void test_a_rule_has_what_its_line_says(void **state)
 {
-	struct rule_set set =
-		parse("# one\nudp:3000-4000 [2001:db8::7] 5000-6000 on spp idle_timeout=5m the game\n"
-		      "  tcp:80;443 Web.Example.net 8080 off ppv1\n");
+	struct rule_set set = parse("# one\nudp:3000-4000 [2001:db8::7] 5000-6000 on spp idle_timeout=5m the game\n"
+				    "  tcp:80;443 Web.Example.net 8080 off ppv1\n");
 	const struct rule *a = &set.rules[0], *b = &set.rules[1];
 	char ip[ADDR_TEXT_SIZE];
 
@@ -333,14 +326,13 @@ static void test_two_thousand_rules_have_different_ids(void **state)
 #define WHY_PASS     ", expected toa, ppv1, ppv2, spp or off\n"
 #define WHY_IDLE     ", expected a time with its unit (500ms, 3s, 5m, 1h) from 1s to 24h\n"
 #define WHY_FLOWS    ", expected a number from 1 to 10000000, or 0 (no limit but the node's)\n"
-#define WHY_OPTION                                                                                           \
-	", expected one of docs/reference/settings.md (write a tag that looks like an option in quotes)\n"
-#define WHY_TAG	  ", expected UTF-8 text without control characters\n"
-#define WHY_SET	  ", expected \"set rule\" or \"set node\"\n"
-#define NO_ORIGIN "no origin, expected an address, a name or og:NAME\n"
-#define NO_PORT	  "no origin port, expected a port or a range\n"
-#define NO_ON_OFF "no session persistence, expected on or off\n"
-#define NO_PASS	  "no pass mode" WHY_PASS
+#define WHY_OPTION   ", expected one of docs/reference/settings.md (write a tag that looks like an option in quotes)\n"
+#define WHY_TAG	     ", expected UTF-8 text without control characters\n"
+#define WHY_SET	     ", expected \"set rule\" or \"set node\"\n"
+#define NO_ORIGIN    "no origin, expected an address, a name or og:NAME\n"
+#define NO_PORT	     "no origin port, expected a port or a range\n"
+#define NO_ON_OFF    "no session persistence, expected on or off\n"
+#define NO_PASS	     "no pass mode" WHY_PASS
 
 static void test_every_malformed_line_is_refused_with_its_place(void **state)
 {
@@ -386,13 +378,11 @@ static void test_every_malformed_line_is_refused_with_its_place(void **state)
 		{ TEXT("tcp:80 [] 80 off off"), "x:1:8: origin \"[]\"" WHY_BRACKETS },
 		{ TEXT("tcp:80 [ 80 off off"), "x:1:8: origin \"[\"" WHY_BRACKETS },
 		{ TEXT("tcp:80 [1.2.3.4] 80 off off"), "x:1:8: origin \"[1.2.3.4]\"" WHY_BRACKETS },
-		{ TEXT("tcp:80 [::ffff:1.2.3.4] 80 off off"),
-			"x:1:8: origin \"[::ffff:1.2.3.4]\"" WHY_BRACKETS },
+		{ TEXT("tcp:80 [::ffff:1.2.3.4] 80 off off"), "x:1:8: origin \"[::ffff:1.2.3.4]\"" WHY_BRACKETS },
 		{ TEXT("tcp:80 [fe80::1%eth0] 80 off off"), "x:1:8: origin \"[fe80::1%eth0]\"" WHY_BRACKETS },
 		{ TEXT("tcp:80 [::1]:80 80 off off"), "x:1:8: origin \"[::1]:80\"" WHY_BRACKETS },
 		{ TEXT("tcp:80 [a.example] 80 off off"), "x:1:8: origin \"[a.example]\"" WHY_BRACKETS },
-		{ TEXT("tcp:80 ::1 80 off off"),
-			"x:1:8: origin \"::1\", expected brackets around an IPv6 address\n" },
+		{ TEXT("tcp:80 ::1 80 off off"), "x:1:8: origin \"::1\", expected brackets around an IPv6 address\n" },
 		{ TEXT("tcp:80 1.2.3.4:80 80 off off"), "x:1:8: origin \"1.2.3.4:80\"" WHY_OWN },
 		{ TEXT("tcp:80 host:80 80 off off"), "x:1:8: origin \"host:80\"" WHY_OWN },
 		{ TEXT("tcp:80 :80 80 off off"), "x:1:8: origin \":80\"" WHY_OWN },
@@ -407,8 +397,7 @@ static void test_every_malformed_line_is_refused_with_its_place(void **state)
 		{ TEXT("tcp:80 a.. 80 off off"), "x:1:8: origin \"a..\"" WHY_ORIGIN },
 		{ TEXT("tcp:80 a/b 80 off off"), "x:1:8: origin \"a/b\"" WHY_ORIGIN },
 		{ TEXT("tcp:80 b\xc3\xbcro 80 off off"), "x:1:8: origin \"b\xc3\xbcro\"" WHY_ORIGIN },
-		{ TEXT("tcp:80 " LABEL_63 "a 80 off off"),
-			"x:1:8: origin \"" X60("a") "\xe2\x80\xa6\"" WHY_ORIGIN },
+		{ TEXT("tcp:80 " LABEL_63 "a 80 off off"), "x:1:8: origin \"" X60("a") "\xe2\x80\xa6\"" WHY_ORIGIN },
 		{ TEXT("tcp:80 " LABEL_63 "." LABEL_63 "." LABEL_63 "." X60("b") "bb 80 off off"),
 			"x:1:8: origin \"" X60("a") "\xe2\x80\xa6\"" WHY_ORIGIN },
 		{ TEXT("tcp:80 0.0.0.0 80 off off"), "x:1:8: origin \"0.0.0.0\"" WHY_HOST },
@@ -432,11 +421,9 @@ static void test_every_malformed_line_is_refused_with_its_place(void **state)
 			"x:1:19: origin port range of 2" WHY_LENGTH "(found 2 entries, the first of 1)\n" },
 		{ TEXT("tcp:80-81;90 1.2.3.4 80-81 off off"),
 			"x:1:22: origin port range of 2" WHY_LENGTH "(found 2 entries, the first of 2)\n" },
-		{ TEXT("tcp:80-89 1.2.3.4 65530-65539 off off"),
-			"x:1:25: origin port 65539, expected 1-65535\n" },
+		{ TEXT("tcp:80-89 1.2.3.4 65530-65539 off off"), "x:1:25: origin port 65539, expected 1-65535\n" },
 		/* persistence and pass mode */
-		{ TEXT("tcp:80 1.2.3.4 80 yes off"),
-			"x:1:19: session persistence \"yes\", expected on or off\n" },
+		{ TEXT("tcp:80 1.2.3.4 80 yes off"), "x:1:19: session persistence \"yes\", expected on or off\n" },
 		{ TEXT("tcp:80 1.2.3.4 80 off none"), "x:1:23: pass mode \"none\"" WHY_PASS },
 		{ TEXT("tcp:80 1.2.3.4 80 off of"), "x:1:23: pass mode \"of\"" WHY_PASS },
 		{ TEXT("tcp:80 1.2.3.4 80 off offf"), "x:1:23: pass mode \"offf\"" WHY_PASS },
@@ -453,8 +440,7 @@ static void test_every_malformed_line_is_refused_with_its_place(void **state)
 		{ TEXT("tcp"),
 			"x:1:4: no edge ports, expected ':' and ports after \"tcp\"\nx:1:4: " NO_ORIGIN
 			"x:1:4: " NO_PORT "x:1:4: " NO_ON_OFF "x:1:4: " NO_PASS },
-		{ TEXT("tcp:80"),
-			"x:1:7: " NO_ORIGIN "x:1:7: " NO_PORT "x:1:7: " NO_ON_OFF "x:1:7: " NO_PASS },
+		{ TEXT("tcp:80"), "x:1:7: " NO_ORIGIN "x:1:7: " NO_PORT "x:1:7: " NO_ON_OFF "x:1:7: " NO_PASS },
 		{ TEXT("tcp:80 a"), "x:1:9: " NO_PORT "x:1:9: " NO_ON_OFF "x:1:9: " NO_PASS },
 		{ TEXT("tcp:80 a 80"), "x:1:12: " NO_ON_OFF "x:1:12: " NO_PASS },
 		{ TEXT("tcp:80 a 80 off"), "x:1:16: " NO_PASS },
@@ -471,30 +457,23 @@ static void test_every_malformed_line_is_refused_with_its_place(void **state)
 		{ TEXT("tcp:80" OK " idle_timeout=5s IDLE_TIMEOUT=6s"),
 			"x:1:43: option idle_timeout, expected it once\n" },
 		{ TEXT("tcp:80" OK " idle_timeout=x idle_timeout=6s"),
-			"x:1:40: idle_timeout \"x\"" WHY_IDLE
-			"x:1:42: option idle_timeout, expected it once\n" },
+			"x:1:40: idle_timeout \"x\"" WHY_IDLE "x:1:42: option idle_timeout, expected it once\n" },
 		{ TEXT("tcp:80" OK " answers=3"),
 			"x:1:27: option answers on a tcp rule, expected it on udp rules only\n" },
 		{ TEXT("udp:80" OK " connect_tries=3 max_flows=x web"),
 			"x:1:27: option connect_tries on a udp rule, expected it on tcp rules only\n"
 			"x:1:53: max_flows \"x\"" WHY_FLOWS },
 		/* tags */
-		{ TEXT("tcp:80" OK " \""),
-			"x:1:27: tag without a closing quote, expected '\"' at its end\n" },
-		{ TEXT("tcp:80" OK " \"x"),
-			"x:1:27: tag without a closing quote, expected '\"' at its end\n" },
-		{ TEXT("tcp:80" OK " \"x\\\""),
-			"x:1:27: tag without a closing quote, expected '\"' at its end\n" },
+		{ TEXT("tcp:80" OK " \""), "x:1:27: tag without a closing quote, expected '\"' at its end\n" },
+		{ TEXT("tcp:80" OK " \"x"), "x:1:27: tag without a closing quote, expected '\"' at its end\n" },
+		{ TEXT("tcp:80" OK " \"x\\\""), "x:1:27: tag without a closing quote, expected '\"' at its end\n" },
 		{ TEXT("tcp:80" OK " \"x\\n\""), "x:1:29: '\\' in a quoted tag, expected \\\" or \\\\\n" },
 		{ TEXT("tcp:80" OK " \"x\\"), "x:1:29: '\\' in a quoted tag, expected \\\" or \\\\\n" },
-		{ TEXT("tcp:80" OK " \"x\" y"),
-			"x:1:31: text after a quoted tag, expected the end of the line\n" },
-		{ TEXT("tcp:80" OK " \"x\"y"),
-			"x:1:30: text after a quoted tag, expected the end of the line\n" },
+		{ TEXT("tcp:80" OK " \"x\" y"), "x:1:31: text after a quoted tag, expected the end of the line\n" },
+		{ TEXT("tcp:80" OK " \"x\"y"), "x:1:30: text after a quoted tag, expected the end of the line\n" },
 		{ TEXT("tcp:80" OK " \"\""), "x:1:27: tag of 0 characters, expected 1-50\n" },
 		{ TEXT("tcp:80" OK " " X50("x") "y"), "x:1:27: tag of 51 characters, expected 1-50\n" },
-		{ TEXT("tcp:80" OK " " X50("\xe2\x82\xac") "y"),
-			"x:1:27: tag of 51 characters, expected 1-50\n" },
+		{ TEXT("tcp:80" OK " " X50("\xe2\x82\xac") "y"), "x:1:27: tag of 51 characters, expected 1-50\n" },
 		{ TEXT("tcp:80" OK " \"" X50("x") " \""), "x:1:27: tag of 51 characters, expected 1-50\n" },
 		{ TEXT("tcp:80" OK " a\x01"), "x:1:27: tag with a byte 0x01" WHY_TAG },
 		{ TEXT("tcp:80" OK " a\x7f"), "x:1:27: tag with a byte 0x7f" WHY_TAG },
@@ -517,8 +496,7 @@ static void test_every_malformed_line_is_refused_with_its_place(void **state)
 			"x:2:10: option idle_timeout, expected it once\n" },
 		{ TEXT("set rule resolvers=127.0.0.1"), "x:1:10: option \"resolvers\"" WHY_OPTION },
 		{ TEXT("set node idle_timeout=5s"), "x:1:10: option \"idle_timeout\"" WHY_OPTION },
-		{ TEXT("set node max_flows=0"),
-			"x:1:20: max_flows \"0\", expected a number from 1 to 1000000\n" },
+		{ TEXT("set node max_flows=0"), "x:1:20: max_flows \"0\", expected a number from 1 to 1000000\n" },
 		/* bytes that are no text */
 		{ TEXT("tcp:8\0" OK), "x:1:1: a NUL byte in the line, expected text\n" },
 		{ TEXT("# fine\n  \0"), "x:2:3: a NUL byte in the line, expected text\n" },
@@ -546,8 +524,7 @@ static void test_every_wrong_line_is_reported_in_the_order_of_the_file(void **st
 		"x:4:5: tcp port 80 already belongs to the rule on line 1\n"
 		"x:4:16: origin port 0, expected 1-65535\n"
 		"x:4:18: session persistence \"maybe\", expected on or off\n"
-		"x:4:38: max_flows \"x\"" WHY_FLOWS
-		"x:4:40: tag without a closing quote, expected '\"' at its end\n"
+		"x:4:38: max_flows \"x\"" WHY_FLOWS "x:4:40: tag without a closing quote, expected '\"' at its end\n"
 		"x:5:1: protocol \"sett\", expected tcp:PORTS or udp:PORTS\n"
 		"x:5:11: origin port \"x=1\"" WHY_RANGE "x:5:14: " NO_ON_OFF "x:5:14: " NO_PASS);
 }
@@ -563,8 +540,7 @@ static void test_columns_count_characters(void **state)
 			"x:1:8: origin \"\xc3\xbc\xe2\x82\xac\"" WHY_ORIGIN
 			"x:1:11: origin port 0, expected 1-65535\n" },
 		{ TEXT("tcp:80" OK " max_flows=\xf0\x9f\x8c\x8a idle_timeout=5"),
-			"x:1:37: max_flows \"\xf0\x9f\x8c\x8a\"" WHY_FLOWS
-			"x:1:52: idle_timeout \"5\"" WHY_IDLE },
+			"x:1:37: max_flows \"\xf0\x9f\x8c\x8a\"" WHY_FLOWS "x:1:52: idle_timeout \"5\"" WHY_IDLE },
 		{ TEXT("\xef\xbb\xbftcp:0" OK), "x:1:5: edge port 0, expected 1-65535\n" },
 		{ TEXT("\t tcp:0\t1.2.3.4\t0\toff\toff"),
 			"x:1:7: edge port 0, expected 1-65535\nx:1:17: origin port 0, expected 1-65535\n" },
@@ -583,10 +559,8 @@ static void test_a_port_belongs_to_one_rule_per_protocol(void **state)
 		size_t length;
 		const char *problems;
 	} cases[] = {
-		{ TEXT("tcp:80" OK "\ntcp:80" OK),
-			"x:2:5: tcp port 80 already belongs to the rule on line 1\n" },
-		{ TEXT("udp:80" OK "\n\nudp:70-90" OK),
-			"x:3:5: udp port 80 already belongs to the rule on line 1\n" },
+		{ TEXT("tcp:80" OK "\ntcp:80" OK), "x:2:5: tcp port 80 already belongs to the rule on line 1\n" },
+		{ TEXT("udp:80" OK "\n\nudp:70-90" OK), "x:3:5: udp port 80 already belongs to the rule on line 1\n" },
 		{ TEXT("tcp:70-90" OK "\ntcp:60;80" OK "\ntcp:90-99" OK),
 			"x:2:8: tcp port 80 already belongs to the rule on line 1\n"
 			"x:3:5: tcp port 90 already belongs to the rule on line 1\n" },
@@ -623,10 +597,9 @@ static void test_each_profile_has_its_own_ports(void **state)
 		{ "edgeone", "tcp:65000" OK, "x:1:5: edge port 65000, expected 1-64999\n" },
 		{ "edgeone", "tcp:64990-65000" OK, "x:1:11: edge port 65000, expected 1-64999\n" },
 		{ "edgeone", "udp:65535" OK, "x:1:5: edge port 65535, expected 1-64999\n" },
-#define RESERVED(protocol, port)                                                                             \
-	{ "edgeone", protocol ":80;" port OK,                                                                \
-		"x:1:8: " protocol " port " port                                                             \
-		", expected a port that the profile \"edgeone\" does not reserve\n" }
+#define RESERVED(protocol, port)                                                                                       \
+	{ "edgeone", protocol ":80;" port OK,                                                                          \
+		"x:1:8: " protocol " port " port ", expected a port that the profile \"edgeone\" does not reserve\n" }
 		RESERVED("tcp", "3943"),
 		RESERVED("tcp", "3944"),
 		RESERVED("tcp", "6088"),
@@ -675,10 +648,9 @@ static void test_edgeone_takes_20_entries_a_rule_and_the_others_any_number(void 
 	set = parse_in(twenty, strlen(twenty), "edgeone");
 	assert_int_equal(set.rules[0].edge_ports.count, 20);
 	rules_free(&set);
-	assert_refused_with(twenty_one, strlen(twenty_one), "edgeone",
-		"x:1:5: 21 edge port entries, expected at most 20\n");
 	assert_refused_with(
-		ranges, strlen(ranges), "edgeone", "x:1:5: 21 edge port entries, expected at most 20\n");
+		twenty_one, strlen(twenty_one), "edgeone", "x:1:5: 21 edge port entries, expected at most 20\n");
+	assert_refused_with(ranges, strlen(ranges), "edgeone", "x:1:5: 21 edge port entries, expected at most 20\n");
 	for (size_t i = 0; i < ARRAY_SIZE(any); i++) {
 		set = parse_in(twenty_one, strlen(twenty_one), any[i]);
 		assert_int_equal(set.rules[0].edge_ports.count, 21);
@@ -725,8 +697,7 @@ static void test_a_profile_has_a_number_of_rules_and_one_more_is_refused(void **
 		text_str(&t, " tcp:3000" OK "\ntcp:3001" OK "\nset rule x\n");
 		snprintf(expected, sizeof(expected),
 			"x:%u:2: rule %u, expected at most %u rules\nx:%u:10: \"x\", expected OPTION=VALUE\n",
-			cases[i].rules_max + 1, cases[i].rules_max + 1, cases[i].rules_max,
-			cases[i].rules_max + 3);
+			cases[i].rules_max + 1, cases[i].rules_max + 1, cases[i].rules_max, cases[i].rules_max + 3);
 		assert_refused_with(t.bytes, t.length, cases[i].profile, expected);
 		text_free(&t);
 	}
@@ -753,8 +724,7 @@ static void test_a_file_has_at_most_16_mib(void **state)
 	set = parse_in(text, max, "open");
 	assert_int_equal(set.count, 0);
 	rules_free(&set);
-	assert_refused_with(
-		text, max + 1, "open", "x:1:1: a file of 16777217 bytes, expected at most 16777216\n");
+	assert_refused_with(text, max + 1, "open", "x:1:1: a file of 16777217 bytes, expected at most 16777216\n");
 	free(text);
 }
 
@@ -828,8 +798,7 @@ static void put_any_case(struct model *m, const char *word)
 	for (; *word; word++) {
 		bool letter = *word >= 'a' && *word <= 'z';
 
-		text_put(&m->text,
-			&(char){ letter && mix && chance(m, 50) ? (char)(*word - ('a' - 'A')) : *word }, 1);
+		text_put(&m->text, &(char){ letter && mix && chance(m, 50) ? (char)(*word - ('a' - 'A')) : *word }, 1);
 	}
 }
 
@@ -888,8 +857,7 @@ static void make_origin(struct model *m, struct model_rule *r)
 	r->origin_ports.first = (uint16_t)(test_below(&m->random, 60000) + 1);
 	r->origin_ports.last = r->origin_ports.first;
 	if (r->edge_count == 1 && chance(m, 50))
-		r->origin_ports.last =
-			(uint16_t)(r->origin_ports.first + (r->edge[0].last - r->edge[0].first));
+		r->origin_ports.last = (uint16_t)(r->origin_ports.first + (r->edge[0].last - r->edge[0].first));
 	put_range(m, r->origin_ports);
 }
 
@@ -947,8 +915,8 @@ static void make_options(struct model *m, struct model_rule *r)
 
 static void make_tag(struct model *m, struct model_rule *r)
 {
-	static const char *const pieces[] = { "web", "Game", "#", "\"", "\\", "=", " ", "  ", "a=b",
-		"max_flows=1", "\xc3\xbc", "\xe2\x82\xac", "\xf0\x9f\x8c\x8a", "set", "tcp:80", ";" };
+	static const char *const pieces[] = { "web", "Game", "#", "\"", "\\", "=", " ", "  ", "a=b", "max_flows=1",
+		"\xc3\xbc", "\xe2\x82\xac", "\xf0\x9f\x8c\x8a", "set", "tcp:80", ";" };
 	struct text tag = text_fixed(r->tag, sizeof(r->tag));
 
 	put_blank(m);
@@ -998,8 +966,7 @@ static void make_model(struct model *m, uint64_t seed)
 		put_line_end(m, &line);
 	}
 	if (chance(m, 50))
-		text_str(&m->text,
-			"set node max_flows=1000 name=edge-1 resolvers=[2001:db8::1]:5353,127.0.0.1");
+		text_str(&m->text, "set node max_flows=1000 name=edge-1 resolvers=[2001:db8::1]:5353,127.0.0.1");
 }
 
 static void assert_model_rule(const struct rule *got, const struct model_rule *expected)
@@ -1009,8 +976,7 @@ static void assert_model_rule(const struct rule *got, const struct model_rule *e
 	assert_int_equal(got->line, expected->line);
 	assert_int_equal(got->protocol, expected->protocol);
 	assert_int_equal(got->edge_ports.count, expected->edge_count);
-	assert_memory_equal(
-		got->edge_ports.items, expected->edge, expected->edge_count * sizeof(expected->edge[0]));
+	assert_memory_equal(got->edge_ports.items, expected->edge, expected->edge_count * sizeof(expected->edge[0]));
 	assert_memory_equal(&got->origin_ports, &expected->origin_ports, sizeof(got->origin_ports));
 	assert_int_equal(got->persistence, expected->persistence);
 	assert_int_equal(got->pass, expected->pass);
@@ -1043,8 +1009,7 @@ static void assert_rules_equal(const struct rule *a, const struct rule *b)
 	assert_int_equal(a->pass, b->pass);
 	assert_int_equal(a->persistence, b->persistence);
 	assert_int_equal(a->edge_ports.count, b->edge_ports.count);
-	assert_memory_equal(
-		a->edge_ports.items, b->edge_ports.items, a->edge_ports.count * sizeof(struct port_range));
+	assert_memory_equal(a->edge_ports.items, b->edge_ports.items, a->edge_ports.count * sizeof(struct port_range));
 	assert_string_equal(a->origin_name ? a->origin_name : "", b->origin_name ? b->origin_name : "");
 	assert_true(ip_equal(&a->origin_ip, &b->origin_ip));
 	assert_memory_equal(&a->origin_ports, &b->origin_ports, sizeof(a->origin_ports));

@@ -20,9 +20,9 @@ static const struct row {
 	int64_t min, max;
 	const char *zero;
 } rows[] = {
-#define RULE_SETTING(n, type, protocols, min, max, zero, ...)                                                \
+#define RULE_SETTING(n, type, protocols, min, max, zero, ...)                                                          \
 	{ SETTING_SCOPE_RULE, RULE_SETTING_##n, #n, type, protocols, min, max, zero },
-#define NODE_SETTING(n, type, min, max, zero, ...)                                                           \
+#define NODE_SETTING(n, type, min, max, zero, ...)                                                                     \
 	{ SETTING_SCOPE_NODE, NODE_SETTING_##n, #n, type, BOTH, min, max, zero },
 #include "tables/setting.def"
 };
@@ -65,8 +65,7 @@ static int parse(struct fixture *f, enum setting_scope scope, unsigned int id, c
 	return r;
 }
 
-static void assert_written(
-	const struct fixture *f, enum setting_scope scope, unsigned int id, const char *expected)
+static void assert_written(const struct fixture *f, enum setting_scope scope, unsigned int id, const char *expected)
 {
 	char out[64 * PREFIX_TEXT_SIZE];
 	struct text t = text_fixed(out, sizeof(out));
@@ -83,8 +82,7 @@ static void test_a_setting_is_found_by_its_name_in_any_letter_case(void **state)
 		char upper[64] = { 0 };
 
 		for (size_t c = 0; rows[i].name[c]; c++)
-			upper[c] = (char)(rows[i].name[c] >= 'a' ? rows[i].name[c] - ('a' - 'A')
-								 : rows[i].name[c]);
+			upper[c] = (char)(rows[i].name[c] >= 'a' ? rows[i].name[c] - ('a' - 'A') : rows[i].name[c]);
 		assert_int_equal(setting_find(rows[i].scope, rows[i].name, strlen(rows[i].name)), rows[i].id);
 		assert_int_equal(setting_find(rows[i].scope, upper, strlen(upper)), rows[i].id);
 		assert_string_equal(setting_name(rows[i].scope, rows[i].id), rows[i].name);
@@ -118,10 +116,8 @@ static void test_a_setting_is_carried_by_the_protocols_of_its_row(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 		if (rows[i].scope != SETTING_SCOPE_RULE)
 			continue;
-		assert_int_equal(
-			setting_carried_by(rows[i].id, PROTOCOL_TCP), (rows[i].protocols & TCP) != 0);
-		assert_int_equal(
-			setting_carried_by(rows[i].id, PROTOCOL_UDP), (rows[i].protocols & UDP) != 0);
+		assert_int_equal(setting_carried_by(rows[i].id, PROTOCOL_TCP), (rows[i].protocols & TCP) != 0);
+		assert_int_equal(setting_carried_by(rows[i].id, PROTOCOL_UDP), (rows[i].protocols & UDP) != 0);
 	}
 }
 
@@ -160,8 +156,8 @@ static void test_defaults_lie_within_their_own_limits(void **state)
 			char value[64];
 			struct text t = text_fixed(value, sizeof(value));
 
-			if (!(rows[i].protocols & 1u << p) || rows[i].type == PREFIXES ||
-				rows[i].type == WORD || rows[i].type == SERVERS)
+			if (!(rows[i].protocols & 1u << p) || rows[i].type == PREFIXES || rows[i].type == WORD ||
+				rows[i].type == SERVERS)
 				continue;
 			if (rows[i].scope == SETTING_SCOPE_RULE)
 				setting_defaults_rule((enum protocol)p, &f->settings.rule);
@@ -269,17 +265,13 @@ static void test_lists_are_separated_by_commas(void **state)
 	struct fixture *f = *state;
 
 	assert_int_equal(
-		parse(f, SETTING_SCOPE_RULE, RULE_SETTING_accept_proxy, "10.0.0.0/8,2001:DB8::/32,192.0.2.1"),
-		0);
+		parse(f, SETTING_SCOPE_RULE, RULE_SETTING_accept_proxy, "10.0.0.0/8,2001:DB8::/32,192.0.2.1"), 0);
 	assert_int_equal(f->settings.rule.accept_proxy.count, 3);
-	assert_written(
-		f, SETTING_SCOPE_RULE, RULE_SETTING_accept_proxy, "10.0.0.0/8,2001:db8::/32,192.0.2.1/32");
+	assert_written(f, SETTING_SCOPE_RULE, RULE_SETTING_accept_proxy, "10.0.0.0/8,2001:db8::/32,192.0.2.1/32");
 
-	assert_int_equal(
-		parse(f, SETTING_SCOPE_NODE, NODE_SETTING_resolvers, "127.0.0.1,[2001:db8::1]:5353,::1"), 0);
+	assert_int_equal(parse(f, SETTING_SCOPE_NODE, NODE_SETTING_resolvers, "127.0.0.1,[2001:db8::1]:5353,::1"), 0);
 	assert_int_equal(f->settings.node.resolvers.count, 3);
-	assert_written(
-		f, SETTING_SCOPE_NODE, NODE_SETTING_resolvers, "127.0.0.1:53,[2001:db8::1]:5353,[::1]:53");
+	assert_written(f, SETTING_SCOPE_NODE, NODE_SETTING_resolvers, "127.0.0.1:53,[2001:db8::1]:5353,[::1]:53");
 }
 
 /* "item,item,…" */
@@ -406,8 +398,7 @@ static void test_a_wrong_value_is_refused_with_what_was_expected_and_changes_not
 		memset(&f->settings, 0x5a, sizeof(f->settings));
 		before = f->settings;
 		if (parse(f, cases[i].scope, cases[i].id, cases[i].value) != -EINVAL)
-			fail_msg("%s=%s is accepted", setting_name(cases[i].scope, cases[i].id),
-				cases[i].value);
+			fail_msg("%s=%s is accepted", setting_name(cases[i].scope, cases[i].id), cases[i].value);
 		assert_string_equal(f->why, cases[i].why);
 		assert_memory_equal(&f->settings, &before, sizeof(before));
 	}

@@ -11,8 +11,7 @@ static struct rule_set parse(const char *text)
 	struct problems problems = { 0 };
 	struct rule_set set;
 
-	assert_int_equal(
-		rules_parse(text, strlen(text), limits_profile_find("open"), &set, &problems), RULES_OK);
+	assert_int_equal(rules_parse(text, strlen(text), limits_profile_find("open"), &set, &problems), RULES_OK);
 	return set;
 }
 
@@ -54,8 +53,7 @@ static void test_every_edge_port_leads_to_its_rule_and_no_other_port_does(void *
 		{ PROTOCOL_TCP, 65000, 65535, 2 },
 		{ PROTOCOL_UDP, 80, 8005, 3 },
 	};
-	struct snapshot *s =
-		snapshot_of("tcp:1" OK "tcp:80;443;8000-8010" OK "tcp:65000-65535" OK "udp:80-8005" OK, 7);
+	struct snapshot *s = snapshot_of("tcp:1" OK "tcp:80;443;8000-8010" OK "tcp:65000-65535" OK "udp:80-8005" OK, 7);
 
 	(void)state;
 	assert_int_equal(s->version, 7);

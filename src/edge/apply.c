@@ -126,7 +126,8 @@ static bool family_missing(int error)
 
 static int add_socket(struct bound_sockets *sockets, int fd, enum protocol protocol, bool v4, uint16_t port)
 {
-	int r = bound_sockets_add(sockets, (struct bound_socket){ .fd = fd, .protocol = protocol, .v4 = v4, .port = port });
+	int r = bound_sockets_add(
+		sockets, (struct bound_socket){ .fd = fd, .protocol = protocol, .v4 = v4, .port = port });
 
 	if (r)
 		close(fd);
@@ -187,8 +188,8 @@ static int bind_port(struct edge *e, struct bound_sockets *sockets, enum protoco
 	return 0;
 }
 
-static int bind_port_everywhere(struct edge *e, struct bound_sockets *sockets, enum protocol protocol, unsigned int port,
-	struct text *out)
+static int bind_port_everywhere(
+	struct edge *e, struct bound_sockets *sockets, enum protocol protocol, unsigned int port, struct text *out)
 {
 	char address[ADDR_TEXT_SIZE];
 	struct addr local = { .port = (uint16_t)port };
@@ -202,8 +203,10 @@ static int bind_port_everywhere(struct edge *e, struct bound_sockets *sockets, e
 		if (r && !(count == 0 && i == 1 && family_missing(r))) {
 			addr_format(&local, address);
 			text_printf(out, "%s %s: %s%s\n", protocol_name(protocol), address, strerror(-r),
-				r == -EMFILE ? "; without BPF every port takes file descriptors for every worker, address and family: "
-					       "use fewer ports or workers, or raise the limit" : "");
+				r == -EMFILE ? "; without BPF every port takes file descriptors for every worker, "
+					       "address and family: "
+					       "use fewer ports or workers, or raise the limit"
+					     : "");
 			return r;
 		}
 	}
@@ -251,7 +254,8 @@ static void take_up(struct edge *e, const struct port_map *serve)
 {
 	for (int p = 0; p < PROTOCOL_N; p++) {
 		for (unsigned int port = 1; port < 1 << 16; port++) {
-			if (!port_map_has(serve, (enum protocol)p, port) || port_map_has(&e->held, (enum protocol)p, port))
+			if (!port_map_has(serve, (enum protocol)p, port) ||
+				port_map_has(&e->held, (enum protocol)p, port))
 				continue;
 			steer_change(e, (enum protocol)p, port, true);
 			port_map_add(&e->held, (enum protocol)p, port);
@@ -300,7 +304,8 @@ static int steer_or_bind(struct edge *e, struct bound_sockets *sockets, struct t
 		return 0;
 	}
 	e->steering = "off: BPF is refused";
-	log_warning("%s; every port is bound by itself instead, which takes a file descriptor for each port, worker and address "
+	log_warning("%s; every port is bound by itself instead, which takes a file descriptor for each port, worker "
+		    "and address "
 		    "family (about %u ports here)",
 		why.bytes, e->node.fd_max / (e->options.workers * 2));
 	close_all(e, sockets);
@@ -398,8 +403,8 @@ static void acknowledged(struct mail *mail, void *to)
 		reload_done(e);
 }
 
-static struct mail_apply *make_mail(struct edge *e, struct worker *worker, struct snapshot *snapshot,
-	struct bound_sockets *sockets)
+static struct mail_apply *make_mail(
+	struct edge *e, struct worker *worker, struct snapshot *snapshot, struct bound_sockets *sockets)
 {
 	struct mail_apply *m = calloc(1, sizeof(*m));
 

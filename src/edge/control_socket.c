@@ -178,7 +178,8 @@ static void read_command(struct client *c)
 		if (memchr(c->line, '\n', c->line_length)) {
 			run_command(c);
 		} else if (c->line_length == CONTROL_LINE_MAX - 1) {
-			text_printf(&c->answer, "error a line of %d bytes or more, expected a command\n", CONTROL_LINE_MAX - 1);
+			text_printf(&c->answer, "error a line of %d bytes or more, expected a command\n",
+				CONTROL_LINE_MAX - 1);
 			answer(c);
 		}
 	}

@@ -36,8 +36,8 @@ struct edge {
 	struct node_state node;
 	struct flow_log_writer log;
 	struct resolver *resolver;
-	struct steer *steer; /* NULL: plain binds */
-	const char *steering; /* "bpf", or why not */
+	struct steer *steer;	   /* NULL: plain binds */
+	const char *steering;	   /* "bpf", or why not */
 	struct fastpath *fastpath; /* NULL: UDP stays in user space */
 	char fastpath_state[160];  /* "on", or why not */
 	struct worker *workers[OPTIONS_WORKERS_MAX];
@@ -50,11 +50,11 @@ struct edge {
 	pthread_mutex_t snapshot_lock; /* the pointer: the metrics thread takes a reference under it */
 	struct snapshot *snapshot;
 	uint64_t version;
-	struct port_map held;	   /* ports that are steered or bound now */
-	struct port_map serve_next; /* of the snapshot being applied */
-	struct timer drain_timer;  /* ports of removed UDP rules are let go when it fires */
+	struct port_map held;	     /* ports that are steered or bound now */
+	struct port_map serve_next;  /* of the snapshot being applied */
+	struct timer drain_timer;    /* ports of removed UDP rules are let go when it fires */
 	unsigned int unacknowledged; /* workers that have not taken the new snapshot yet */
-	bool reload_again;	   /* asked for while another one was under way */
+	bool reload_again;	     /* asked for while another one was under way */
 	nsec_t reload_began;
 	struct list reload_waiters; /* of the reload under way */
 	struct list reload_waiters_next;

@@ -45,7 +45,8 @@ int listener_open(enum protocol protocol, const struct addr *local)
 		return fd;
 	if (!v4)
 		r = sock_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
-	/* REUSEADDR for TCP, so that old connections in TIME_WAIT do not keep a port from us; not for UDP, where it would share */
+	/* REUSEADDR for TCP, so that old connections in TIME_WAIT do not keep a port from us; not for UDP, where it
+	 * would share */
 	if (r == 0 && protocol == PROTOCOL_TCP)
 		r = sock_set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
 	if (r == 0)

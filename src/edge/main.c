@@ -51,7 +51,8 @@ static void stop_workers(struct edge *e, nsec_t drain)
 static void stop(struct edge *e)
 {
 	if (e->stops++ == 0) {
-		log_info("stopping: no new flows, those that run have %u s (a second signal ends them at once)", e->options.drain_s);
+		log_info("stopping: no new flows, those that run have %u s (a second signal ends them at once)",
+			e->options.drain_s);
 		apply_close_ports(e);
 		stop_workers(e, (nsec_t)e->options.drain_s * NSEC_PER_SEC);
 	} else {
@@ -239,9 +240,9 @@ static int start_threads(struct edge *e)
 
 static void say_ready(const struct edge *e)
 {
-	log_info("ready: %zu rules, %u tcp and %u udp ports, %u workers, steering %s, UDP fast path %s", e->snapshot->set.count,
-		port_map_count(&e->held, PROTOCOL_TCP), port_map_count(&e->held, PROTOCOL_UDP), e->options.workers, e->steering,
-		e->fastpath_state);
+	log_info("ready: %zu rules, %u tcp and %u udp ports, %u workers, steering %s, UDP fast path %s",
+		e->snapshot->set.count, port_map_count(&e->held, PROTOCOL_TCP), port_map_count(&e->held, PROTOCOL_UDP),
+		e->options.workers, e->steering, e->fastpath_state);
 }
 
 static void deinit(struct edge *e, struct bound_sockets *sockets, struct signals *signals)

@@ -68,7 +68,8 @@ static enum MHD_Result handle(void *arg, struct MHD_Connection *connection, cons
 		text_free(&body);
 		return respond_text(connection, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory\n");
 	}
-	return respond(connection, MHD_HTTP_OK, "text/plain; version=0.0.4", body.bytes, body.length, MHD_RESPMEM_MUST_FREE);
+	return respond(
+		connection, MHD_HTTP_OK, "text/plain; version=0.0.4", body.bytes, body.length, MHD_RESPMEM_MUST_FREE);
 }
 
 /* Our own socket, so that a failure to bind has a reason. */

@@ -27,20 +27,23 @@ const char *argp_program_version = "tidegate-edge " TIDEGATE_VERSION;
 
 static const struct argp_option rows[] = {
 	{ "rules", KEY_RULES, "FILE", 0, "Forwarding rules (docs/rules-file.md). SIGHUP reads them again.", 0 },
-	{ "listen", KEY_LISTEN, "ADDR", 0, "Listen on this IPv4 or IPv6 address. May be given several times. Default: all.", 0 },
+	{ "listen", KEY_LISTEN, "ADDR", 0,
+		"Listen on this IPv4 or IPv6 address. May be given several times. Default: all.", 0 },
 	{ "workers", KEY_WORKERS, "N", 0, "Worker threads. Default: one a core.", 0 },
-	{ "log", KEY_LOG, "FILE|-", 0, "Flow log, a JSON line a flow; - is standard output. SIGUSR1 opens the file again.", 0 },
+	{ "log", KEY_LOG, "FILE|-", 0,
+		"Flow log, a JSON line a flow; - is standard output. SIGUSR1 opens the file again.", 0 },
 	{ "metrics", KEY_METRICS, "ADDR:PORT", 0, "Serve Prometheus metrics at http://ADDR:PORT/metrics.", 0 },
 	{ "socket", KEY_SOCKET, "PATH", 0, "Control socket: reload, status, rules (docs/operation.md).", 0 },
-	{ "drain", KEY_DRAIN, "SECONDS", 0, "How long flows of removed rules, and all flows at SIGTERM, may go on. Default: 30.", 0 },
+	{ "drain", KEY_DRAIN, "SECONDS", 0,
+		"How long flows of removed rules, and all flows at SIGTERM, may go on. Default: 30.", 0 },
 	{ "limits", KEY_LIMITS, "PROFILE", 0, "open (default), edgeone or esa.", 0 },
 	{ "no-bpf", KEY_NO_BPF, NULL, 0, "Bind every port instead of steering with eBPF.", 0 },
 	{ "check", KEY_CHECK, NULL, 0, "Check the rules, print what is wrong, and exit with 0 or 1.", 0 },
 	{ 0 },
 };
 
-static unsigned int parse_number(struct argp_state *state, const char *what, const char *arg, unsigned long min,
-	unsigned long max)
+static unsigned int parse_number(
+	struct argp_state *state, const char *what, const char *arg, unsigned long min, unsigned long max)
 {
 	char *end;
 	unsigned long n;

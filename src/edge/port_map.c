@@ -68,8 +68,8 @@ static const struct rule *find_entry(const struct plan *p, unsigned int port, si
 }
 
 /*
- * Our own sockets are no reason to refuse a port: the steered ones are bound somewhere, and those that answers have left
- * by (flow/udp_reply.h) stay open for a while. But for the one that serves metrics: its port is taken.
+ * Our own sockets are no reason to refuse a port: the steered ones are bound somewhere, and those that answers have
+ * left by (flow/udp_reply.h) stay open for a while. But for the one that serves metrics: its port is taken.
  */
 static bool is_ours(const struct plan *p, const struct sock_diag_entry *other)
 {
@@ -115,7 +115,8 @@ static void add_all(const struct rule_set *set, struct port_map *serve)
 		const struct rule *rule = &set->rules[i];
 
 		for (size_t e = 0; e < rule->edge_ports.count; e++)
-			for (unsigned int port = rule->edge_ports.items[e].first; port <= rule->edge_ports.items[e].last; port++)
+			for (unsigned int port = rule->edge_ports.items[e].first;
+				port <= rule->edge_ports.items[e].last; port++)
 				port_map_add(serve, rule->protocol, port);
 	}
 }

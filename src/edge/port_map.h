@@ -31,4 +31,4 @@ unsigned int port_map_count(const struct port_map *m, enum protocol protocol);
  * Return: RULES_OK; RULES_E_WRONG; -errno.
  */
 MUST_CHECK int port_plan(const struct rule_set *set, const struct options *options, const struct port_map *held,
-	 struct port_map *ret_serve, struct problems *problems);
+	struct port_map *ret_serve, struct problems *problems);

@@ -5,7 +5,8 @@
 #include "base/macros.h"
 
 /**
- * privilege_drop() - keep CAP_NET_BIND_SERVICE (reply sockets and new rules on ports below 1024) if we have it, and nothing else
+ * privilege_drop() - keep CAP_NET_BIND_SERVICE (reply sockets and new rules on ports below 1024) if we have it, and
+ * nothing else
  *
  * For the calling thread, before others are started. New privileges can't be gained by exec either.
  *

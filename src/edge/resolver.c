@@ -53,7 +53,7 @@ struct resolver {
 	unsigned int worker_count;
 	int64_t min_ms;
 	int64_t max_ms;
-	struct server_list servers;		     /* as configured; empty: those of the system */
+	struct server_list servers; /* as configured; empty: those of the system */
 	struct ares_addr_port_node *system_servers;
 	uint64_t lookup_count;
 	uint64_t failure_count;
@@ -265,7 +265,7 @@ struct name *resolver_name(struct resolver *r, const char *text)
 {
 	struct lookup *l;
 
-	list_for_each(node, &r->lookups) {
+	list_for_each (node, &r->lookups) {
 		l = CONTAINER_OF(node, struct lookup, node);
 		if (strcmp(l->name->text, text) == 0)
 			return name_ref(l->name);
@@ -289,7 +289,7 @@ struct name *resolver_name(struct resolver *r, const char *text)
 void resolver_workers(struct resolver *r, struct worker **workers)
 {
 	r->workers = workers;
-	list_for_each(node, &r->lookups) {
+	list_for_each (node, &r->lookups) {
 		struct lookup *l = CONTAINER_OF(node, struct lookup, node);
 
 		if (l->answer)
@@ -331,7 +331,7 @@ struct resolver_stats resolver_stats(const struct resolver *r)
 {
 	struct resolver_stats s = { .lookups = r->lookup_count, .failures = r->failure_count };
 
-	list_for_each(node, &r->lookups) {
+	list_for_each (node, &r->lookups) {
 		s.names++;
 		s.unresolved += CONTAINER_OF(node, struct lookup, node)->answer == NULL;
 	}
@@ -362,7 +362,8 @@ int resolver_new(struct loop *loop, unsigned int workers, struct resolver **ret_
 	}
 	status = ares_library_init(ARES_LIB_INIT_ALL);
 	if (status == ARES_SUCCESS)
-		status = ares_init_options(&r->channel, &options, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
+		status = ares_init_options(
+			&r->channel, &options, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
 	if (status == ARES_SUCCESS)
 		status = ares_get_servers_ports(r->channel, &r->system_servers);
 	if (status != ARES_SUCCESS) {

@@ -105,7 +105,8 @@ static void put_ended(const struct snapshot *s, struct text *out)
 	head(out, METRIC_FLOWS_ENDED);
 	for (size_t i = 0; i < s->set.count; i++) {
 		for (int why = 0; why < END_N; why++) {
-			uint64_t n = sum_rule(s->rules[i].state, offsetof(struct rule_stats, ended) + (size_t)why * sizeof(counter));
+			uint64_t n = sum_rule(
+				s->rules[i].state, offsetof(struct rule_stats, ended) + (size_t)why * sizeof(counter));
 
 			if (n == 0)
 				continue;
@@ -124,7 +125,8 @@ static void put_dropped(const struct edge *e, const struct snapshot *s, struct t
 		uint64_t n = sum_env(e, offsetof(struct flow_env, dropped) + offset);
 
 		if (n)
-			text_printf(out, "tidegate_datagrams_dropped_total{reason=\"%s\"} %" PRIu64 "\n", drop_rows[why].word, n);
+			text_printf(out, "tidegate_datagrams_dropped_total{reason=\"%s\"} %" PRIu64 "\n",
+				drop_rows[why].word, n);
 		for (size_t i = 0; i < s->set.count; i++) {
 			n = sum_rule(s->rules[i].state, offsetof(struct rule_stats, dropped) + offset);
 			if (n == 0)
@@ -143,7 +145,8 @@ static void put_refused(const struct edge *e, struct text *out)
 		uint64_t n = sum_env(e, offsetof(struct flow_env, refused) + (size_t)why * sizeof(counter));
 
 		if (n)
-			text_printf(out, "tidegate_connections_refused_total{end=\"%s\"} %" PRIu64 "\n", end_rows[why].word, n);
+			text_printf(out, "tidegate_connections_refused_total{end=\"%s\"} %" PRIu64 "\n",
+				end_rows[why].word, n);
 	}
 }
 
@@ -249,8 +252,8 @@ void status_json(struct edge *e, struct text *out)
 	text_json(out, e->options.rules_path, strlen(e->options.rules_path));
 	text_str(out, ",\"node\":");
 	text_json(out, name, strlen(name));
-	text_printf(out, ",\"rules\":%zu,\"workers\":%u,\"uptime_s\":%" PRId64, e->snapshot->set.count, e->options.workers,
-		(clock_now() - e->started) / NSEC_PER_SEC);
+	text_printf(out, ",\"rules\":%zu,\"workers\":%u,\"uptime_s\":%" PRId64, e->snapshot->set.count,
+		e->options.workers, (clock_now() - e->started) / NSEC_PER_SEC);
 	text_str(out, ",\"steering\":");
 	text_json(out, e->steering, strlen(e->steering));
 	text_str(out, ",\"udp_fast_path\":");
@@ -262,7 +265,8 @@ void status_json(struct edge *e, struct text *out)
 	text_printf(out, ",\"reloads\":{\"applied\":%" PRIu64 ",\"refused\":%" PRIu64 ",\"last_ms\":%.3f}",
 		counter_get(&e->reloads.applied), counter_get(&e->reloads.refused),
 		(double)counter_get(&e->reloads.last_apply_us) / 1e3);
-	text_printf(out, ",\"names\":{\"in_use\":%u,\"unresolved\":%u,\"lookups\":%" PRIu64 ",\"failures\":%" PRIu64 "}",
+	text_printf(out,
+		",\"names\":{\"in_use\":%u,\"unresolved\":%u,\"lookups\":%" PRIu64 ",\"failures\":%" PRIu64 "}",
 		names.names, names.unresolved, names.lookups, names.failures);
 	text_printf(out, ",\"log_lines_dropped\":%" PRIu64, ENV_SUM(e, counters[COUNTER_LOG_LINES_DROPPED]));
 	text_printf(out, ",\"resident_memory_bytes\":%" PRIu64 "}\n", resident_bytes());

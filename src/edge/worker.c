@@ -114,7 +114,8 @@ static void tcp_listener_ready(struct source *source, uint32_t events)
 			if (refuse_with_spare(w, l->socket.fd))
 				continue;
 			/* asking again at once would spin: the connections wait in the kernel */
-			timer_start(&w->env.loop.timers, &w->accept_retry, w->env.loop.now + ACCEPT_RETRY_MS * NSEC_PER_MSEC);
+			timer_start(&w->env.loop.timers, &w->accept_retry,
+				w->env.loop.now + ACCEPT_RETRY_MS * NSEC_PER_MSEC);
 			return;
 		default:
 			continue; /* the connection was gone before it was accepted */
@@ -127,7 +128,7 @@ static void accept_retry(struct timer *timer)
 {
 	struct worker *w = CONTAINER_OF(timer, struct worker, accept_retry);
 
-	list_for_each(node, &w->listeners) {
+	list_for_each (node, &w->listeners) {
 		struct listener *l = CONTAINER_OF(node, struct listener, node);
 
 		if (l->socket.protocol == PROTOCOL_TCP)
@@ -182,7 +183,7 @@ static void listener_close(struct listener *l)
 /* Plain binds: closes the listeners of ports that no rule has any more. */
 static void close_unused(struct worker *w, enum protocol protocol)
 {
-	list_for_each(node, &w->listeners) {
+	list_for_each (node, &w->listeners) {
 		struct listener *l = CONTAINER_OF(node, struct listener, node);
 
 		if (l->socket.port == 0 || l->socket.protocol != protocol ||
@@ -202,7 +203,7 @@ static void end_flows(struct worker *w, const struct snapshot *snapshot, enum en
 
 	/* ending one flow may end another, so they are taken off a list of their own, from its front */
 	list_init(&chosen);
-	list_for_each(node, &w->env.flows) {
+	list_for_each (node, &w->env.flows) {
 		struct flow *f = CONTAINER_OF(node, struct flow, all);
 
 		if (snapshot && f->rule->snapshot != snapshot)
@@ -260,7 +261,7 @@ void worker_apply(struct mail *mail, void *to)
 
 	w->env.snapshot = m->snapshot;
 	m->snapshot = NULL;
-	list_for_each(node, &w->env.flows) {
+	list_for_each (node, &w->env.flows) {
 		struct flow *f = CONTAINER_OF(node, struct flow, all);
 
 		if (flow_move(f, w->env.snapshot) && f->rule->snapshot == old)
@@ -271,7 +272,8 @@ void worker_apply(struct mail *mail, void *to)
 	close_unused(w, PROTOCOL_TCP); /* those of UDP still hear the sessions that drain */
 	for (size_t i = 0; i < m->sockets.count; i++)
 		if (listener_add(w, &m->sockets.items[i]))
-			log_error("worker %u: port %u: out of memory for its listener", w->env.worker, m->sockets.items[i].port);
+			log_error("worker %u: port %u: out of memory for its listener", w->env.worker,
+				m->sockets.items[i].port);
 	bound_sockets_free(&m->sockets);
 	snapshot_unref(old);
 	m->mail.deliver = m->acknowledge;
@@ -312,7 +314,7 @@ void worker_stop(struct mail *mail, void *to)
 
 	if (!w->env.stopping) {
 		w->env.stopping = true;
-		list_for_each(node, &w->listeners) {
+		list_for_each (node, &w->listeners) {
 			struct listener *l = CONTAINER_OF(node, struct listener, node);
 
 			if (l->socket.protocol != PROTOCOL_TCP)
@@ -398,7 +400,8 @@ int worker_new(struct worker **ret_worker, unsigned int index, struct node_state
 	w->env.node = node;
 	w->env.log = log;
 	w->env.snapshot = snapshot_ref(snapshot);
-	w->env.next_number = (uint64_t)clock_wall() / (uint64_t)NSEC_PER_MSEC << 20; /* ids differ from those of the last run */
+	w->env.next_number = (uint64_t)clock_wall() / (uint64_t)NSEC_PER_MSEC
+		<< 20; /* ids differ from those of the last run */
 	w->env.scratch = mmap(NULL, RELAY_BUFFER_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (w->env.scratch == MAP_FAILED) {
 		w->env.scratch = NULL;

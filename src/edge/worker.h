@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A worker: one thread, pinned to a core, with its own loop, listeners, flows, slabs and counters. Everything it is told
- * comes as mail, and everything it has to say goes as mail to the main thread.
+ * A worker: one thread, pinned to a core, with its own loop, listeners, flows, slabs and counters. Everything it is
+ * told comes as mail, and everything it has to say goes as mail to the main thread.
  */
 #pragma once
 
@@ -18,9 +18,9 @@ struct worker;
 struct mail_apply {
 	struct mail mail;
 	struct worker *worker;
-	struct snapshot *snapshot;    /* a reference, taken over */
-	struct bound_sockets sockets; /* listeners to add, taken over */
-	nsec_t drain;		      /* how long flows whose rule is gone may go on */
+	struct snapshot *snapshot;			  /* a reference, taken over */
+	struct bound_sockets sockets;			  /* listeners to add, taken over */
+	nsec_t drain;					  /* how long flows whose rule is gone may go on */
 	void (*acknowledge)(struct mail *mail, void *to); /* delivered to the main thread's mailbox; frees the mail */
 };
 
@@ -76,5 +76,6 @@ void worker_apply(struct mail *mail, void *to);
 void worker_stop(struct mail *mail, void *to);
 void worker_name(struct mail *mail, void *to);
 
-/** worker_close_unused_udp() - deliver of a bare struct mail: UDP ports without a rule have drained. Freed by the worker. */
+/** worker_close_unused_udp() - deliver of a bare struct mail: UDP ports without a rule have drained. Freed by the
+ * worker. */
 void worker_close_unused_udp(struct mail *mail, void *to);

@@ -12,8 +12,8 @@ static void say_refused(const struct flow *f, enum end_reason why)
 		return;
 	ip_format(&f->client.ip, client);
 	log_warning("%s refused from %s on %s port %u: %s (%u more refused so since the last message)",
-		f->rule->rule->protocol == PROTOCOL_TCP ? "connection" : "session", client, f->rule->rule->id, f->rule_port,
-		end_rows[why].help, suppressed);
+		f->rule->rule->protocol == PROTOCOL_TCP ? "connection" : "session", client, f->rule->rule->id,
+		f->rule_port, end_rows[why].help, suppressed);
 }
 
 void node_say_full(struct flow_env *env, enum end_reason why)
@@ -21,8 +21,8 @@ void node_say_full(struct flow_env *env, enum end_reason why)
 	unsigned int suppressed;
 
 	if (log_allowed(&env->node->refusals[why], env->loop.now, &suppressed))
-		log_warning("connection or session refused: %s (%u more refused so since the last message)", end_rows[why].help,
-			suppressed);
+		log_warning("connection or session refused: %s (%u more refused so since the last message)",
+			end_rows[why].help, suppressed);
 }
 
 bool node_admit(struct flow_env *env, uint32_t fds, enum end_reason *ret_refused)

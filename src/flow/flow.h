@@ -50,11 +50,11 @@ struct flow_env {
 	struct list flows; /* struct flow.all: all flows of this worker */
 	uint64_t next_number;
 	struct udp_table *udp;
-	struct fastpath *fastpath;  /* shared by the workers; NULL: UDP stays in user space */
-	struct list fast_sessions;  /* struct udp_session.fast: those that the kernel carries */
-	struct timer fast_timer;    /* reads their counters */
-	int route_fd;		    /* for route_lookup() */
-	bool stopping; /* no new flows */
+	struct fastpath *fastpath; /* shared by the workers; NULL: UDP stays in user space */
+	struct list fast_sessions; /* struct udp_session.fast: those that the kernel carries */
+	struct timer fast_timer;   /* reads their counters */
+	int route_fd;		   /* for route_lookup() */
+	bool stopping;		   /* no new flows */
 	counter counters[COUNTER_N];
 	counter dropped[DROP_N]; /* datagrams of no rule */
 	counter refused[END_N];	 /* connections of no rule, or before one was looked for */
@@ -63,7 +63,7 @@ struct flow_env {
 /* What differs between TCP flows and UDP sessions. */
 struct flow_kind {
 	void (*end_now)(struct flow *flow, enum end_reason why); /* ends and frees it */
-	void (*look_at_time)(struct flow *flow); /* time-outs have changed: let the timer look again */
+	void (*look_at_time)(struct flow *flow);		 /* time-outs have changed: let the timer look again */
 };
 
 struct flow {
@@ -73,19 +73,19 @@ struct flow {
 	const struct flow_kind *kind;
 	struct addr client;
 	struct addr edge;
-	struct addr origin;	/* all zero until one is chosen */
-	nsec_t start;		/* monotonic */
-	uint64_t number;	/* unique over the worker's life */
-	counter bytes_in;	/* from the client, headers of ours not counted */
-	counter bytes_out;	/* to the client */
+	struct addr origin; /* all zero until one is chosen */
+	nsec_t start;	    /* monotonic */
+	uint64_t number;    /* unique over the worker's life */
+	counter bytes_in;   /* from the client, headers of ours not counted */
+	counter bytes_out;  /* to the client */
 	uint64_t datagrams_in;
 	uint64_t datagrams_out;
-	uint32_t connect_us;	/* of the connection to the origin */
-	uint32_t client_slot;	/* CLIENT_NONE until admitted */
-	uint16_t rule_port;	/* edge port under which the rule has it; differs from edge.port behind a balancer */
-	uint8_t fds;		/* file descriptors accounted for */
-	bool connected;		/* connect_us means something */
-	bool draining;		/* its rule is gone: the flow itself holds a reference to its snapshot */
+	uint32_t connect_us;  /* of the connection to the origin */
+	uint32_t client_slot; /* CLIENT_NONE until admitted */
+	uint16_t rule_port;   /* edge port under which the rule has it; differs from edge.port behind a balancer */
+	uint8_t fds;	      /* file descriptors accounted for */
+	bool connected;	      /* connect_us means something */
+	bool draining;	      /* its rule is gone: the flow itself holds a reference to its snapshot */
 };
 
 /** flow_stats() - this worker's counters of the flow's rule */

@@ -14,8 +14,8 @@
 
 enum {
 	CLOSE_WAIT_MS = 2000,
-	RETRY_MS = 200,	 /* after a failed write: the disk may have room again */
-	GATHER_MS = 20,	 /* between two writes while there is traffic: fewer wake-ups for many short flows */
+	RETRY_MS = 200, /* after a failed write: the disk may have room again */
+	GATHER_MS = 20, /* between two writes while there is traffic: fewer wake-ups for many short flows */
 };
 
 /* --- the worker's side: a line --- */
@@ -222,7 +222,8 @@ static int open_file(struct flow_log_writer *w)
 	int fd;
 
 	/* opened anew, because O_NONBLOCK on the old description would hit everyone who shares our standard output */
-	fd = open(standard_output ? "/proc/self/fd/1" : w->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0640);
+	fd = open(standard_output ? "/proc/self/fd/1" : w->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK,
+		0640);
 	if (fd < 0 && standard_output)
 		fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
 	return fd < 0 ? fault(-errno) : fd;

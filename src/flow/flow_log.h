@@ -54,7 +54,8 @@ MUST_CHECK int flow_log_start(struct flow_log_writer *w);
 /** flow_log_reopen() - from any thread: close the file and open its path again, after a rotation */
 void flow_log_reopen(struct flow_log_writer *w);
 
-/** flow_log_close() - write what the rings still hold (waiting at most 2 s for a slow reader), end the thread, free all */
+/** flow_log_close() - write what the rings still hold (waiting at most 2 s for a slow reader), end the thread, free all
+ */
 void flow_log_close(struct flow_log_writer *w);
 
 /** flow_log_write() - the line of a flow that ends now; drops and counts it when the ring is full */

@@ -26,7 +26,7 @@ struct name_view {
 struct name {
 	_Atomic uint32_t refs;
 	unsigned int workers;
-	const char *text; /* points behind views */
+	const char *text;	  /* points behind views */
 	struct name_view views[]; /* by worker; only that worker may touch it */
 };
 

@@ -20,9 +20,9 @@
 #include <sys/uio.h>
 
 enum {
-	POOL_SHARE = 16,	   /* a read may leave behind at most this fraction of the free pool */
+	POOL_SHARE = 16, /* a read may leave behind at most this fraction of the free pool */
 	PEEK_SIZE = 64 << 10,
-	SETTLE_MS = 10000,	   /* flows that live longer get keep-alive; the short ones save the system calls */
+	SETTLE_MS = 10000, /* flows that live longer get keep-alive; the short ones save the system calls */
 	FLUSH_CHUNKS = 64,
 };
 

@@ -12,7 +12,7 @@
 struct rule_state {
 	_Atomic uint32_t refs;
 	char id[RULE_ID_SIZE];
-	uint64_t key; /* differs from rule to rule: part of client_key() */
+	uint64_t key;			      /* differs from rule to rule: part of client_key() */
 	_Alignas(64) _Atomic uint32_t active; /* over all workers */
 	struct rate rate;
 	unsigned int workers;

@@ -2,7 +2,7 @@
 #include "flow/stats.h"
 
 const struct end_row end_rows[END_N] = {
-#define END(id, w, s, c, l, h)                                                                             \
+#define END(id, w, s, c, l, h)                                                                                         \
 	[END_##id] = { .word = w, .help = h, .side = END_SIDE_##s, .close = END_CLOSE_##c, .logged = l },
 #include "tables/end_reason.def"
 };

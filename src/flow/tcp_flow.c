@@ -172,8 +172,8 @@ void tcp_flow_wake(struct list *waiting)
 	flow_run(f);
 }
 
-void tcp_flow_start(struct flow_env *env, struct snapshot_rule *rule, int fd, const struct addr *client,
-	const struct addr *edge)
+void tcp_flow_start(
+	struct flow_env *env, struct snapshot_rule *rule, int fd, const struct addr *client, const struct addr *edge)
 {
 	struct tcp_flow *f = slab_take(&env->tcp_flows);
 

@@ -31,7 +31,7 @@ struct chunk;
 
 struct tcp_side {
 	struct source source;
-	struct chunk *pending;	    /* bytes that wait to be written to this side, oldest first */
+	struct chunk *pending; /* bytes that wait to be written to this side, oldest first */
 	struct chunk *pending_last;
 	int fd;
 	bool readable;
@@ -48,18 +48,18 @@ struct tcp_flow {
 	struct tcp_side side[SIDE_N];
 	struct timer timer; /* of the present stage: PROXY header, connect, keep-alive and idle */
 	struct grave grave;
-	struct list waiting;   /* in name_view.waiting while the origin's name has no answer */
-	uint64_t tried;	       /* addresses of the origin's name that failed, by index in the answer */
+	struct list waiting; /* in name_view.waiting while the origin's name has no answer */
+	uint64_t tried;	     /* addresses of the origin's name that failed, by index in the answer */
 	nsec_t last_activity;
 	nsec_t connect_start;
-	uint8_t stage;	       /* enum tcp_stage */
-	uint8_t end;	       /* enum end_reason, from tcp_end() */
-	uint8_t end_side;      /* enum end_side */
-	uint8_t first_eof;     /* enum side_id: who closed first */
-	uint8_t tries;	       /* connection attempts made */
-	uint8_t last_failure;  /* enum end_reason: of the last attempt */
+	uint8_t stage;	      /* enum tcp_stage */
+	uint8_t end;	      /* enum end_reason, from tcp_end() */
+	uint8_t end_side;     /* enum end_side */
+	uint8_t first_eof;    /* enum side_id: who closed first */
+	uint8_t tries;	      /* connection attempts made */
+	uint8_t last_failure; /* enum end_reason: of the last attempt */
 	bool keepalive_set;
-	bool timed_out;	       /* the timer has fired and the stage has not looked yet */
+	bool timed_out; /* the timer has fired and the stage has not looked yet */
 };
 
 /**
@@ -67,10 +67,11 @@ struct tcp_flow {
  * @fd:   the client's connection; the flow owns it from now on
  * @edge: which of our addresses it came to
  *
- * Room on the node was taken by node_admit(env, TCP_FLOW_FDS). On any failure the connection is answered with RST and counted.
+ * Room on the node was taken by node_admit(env, TCP_FLOW_FDS). On any failure the connection is answered with RST and
+ * counted.
  */
-void tcp_flow_start(struct flow_env *env, struct snapshot_rule *rule, int fd, const struct addr *client,
-	const struct addr *edge);
+void tcp_flow_start(
+	struct flow_env *env, struct snapshot_rule *rule, int fd, const struct addr *client, const struct addr *edge);
 
 enum { TCP_FLOW_FDS = 2 };
 

@@ -4,8 +4,8 @@
  * bpf/fastpath; from then on user space hears of it only what the program leaves alone, and reads its counters.
  *
  * It is taken back when the session ends, when its origin becomes unreachable (the ICMP error still reaches the
- * session's socket), and when its routes, looked at again every FAST_TERM, are not there any more. Its sockets stay open
- * all the time, so nothing is lost in either direction.
+ * session's socket), and when its routes, looked at again every FAST_TERM, are not there any more. Its sockets stay
+ * open all the time, so nothing is lost in either direction.
  *
  * At the hand-over, datagrams that wait in a socket would be overtaken by those that come after them. So it is done
  * when nothing seems to be under way; a session that is never quiet is handed over all the same, and its datagrams may
@@ -23,7 +23,7 @@
 #define FAST_TERM (30 * NSEC_PER_SEC)
 
 enum {
-	FAST_AFTER_DATAGRAMS = 8, /* of the client: shorter sessions are not worth two map entries */
+	FAST_AFTER_DATAGRAMS = 8,  /* of the client: shorter sessions are not worth two map entries */
 	FAST_WAIT_DATAGRAMS = 256, /* so many are waited for a quiet moment */
 	FAST_PAUSE_MS = 5,
 	SWEEP_MS = 1000,
@@ -90,7 +90,8 @@ static void enter(struct udp_session *s)
 	list_add(&env->fast_sessions, &s->fast.node);
 }
 
-/* The datagram that has just gone to the origin is the only one without an answer, or nothing moved for a while before it. */
+/* The datagram that has just gone to the origin is the only one without an answer, or nothing moved for a while before
+ * it. */
 static bool is_quiet(const struct udp_session *s, nsec_t pause)
 {
 	return s->flow.datagrams_in <= s->flow.datagrams_out + 1 || pause >= FAST_PAUSE_MS * NSEC_PER_MSEC;
@@ -102,7 +103,8 @@ void udp_fast_consider(struct udp_session *s, nsec_t pause)
 
 	if (!s->flow.env->fastpath || is_fast(s) || s->fast.refused || !s->answered || s->unreachable || s->ended ||
 		s->flow.datagrams_in < FAST_AFTER_DATAGRAMS ||
-		(!is_quiet(s, pause) && s->flow.datagrams_in < FAST_WAIT_DATAGRAMS) || rule->pass != PASS_OFF || rule->settings.answers)
+		(!is_quiet(s, pause) && s->flow.datagrams_in < FAST_WAIT_DATAGRAMS) || rule->pass != PASS_OFF ||
+		rule->settings.answers)
 		return;
 	enter(s);
 }
@@ -167,7 +169,7 @@ void udp_fast_sweep(struct timer *timer)
 {
 	struct flow_env *env = CONTAINER_OF(timer, struct flow_env, fast_timer);
 
-	list_for_each(node, &env->fast_sessions) {
+	list_for_each (node, &env->fast_sessions) {
 		struct udp_session *s = CONTAINER_OF(node, struct udp_session, fast.node);
 
 		if (env->loop.now - s->fast.since > FAST_TERM)

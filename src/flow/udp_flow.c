@@ -18,10 +18,10 @@
 
 enum {
 	BATCH = 64,
-	DATAGRAM_MAX = 65507,	    /* payload: 65535 less IPv4 and UDP header */
-	DATAGRAM_SLOT = 66 << 10,   /* not a power of two, or all slots would share the same cache sets */
-	GSO_BYTES_MAX = 65000,	    /* of one send, below what an IPv4 packet can be */
-	LISTENER_ROUNDS = 4,	    /* batches before others get their turn */
+	DATAGRAM_MAX = 65507,	  /* payload: 65535 less IPv4 and UDP header */
+	DATAGRAM_SLOT = 66 << 10, /* not a power of two, or all slots would share the same cache sets */
+	GSO_BYTES_MAX = 65000,	  /* of one send, below what an IPv4 packet can be */
+	LISTENER_ROUNDS = 4,	  /* batches before others get their turn */
 	ORIGIN_READ_MAX = 32,
 	HEADER_MAX = PROXY_V2_MAX,
 	CONTROL_SIZE = 128,
@@ -61,7 +61,7 @@ struct send_batch {
 	bool closed[BATCH];		       /* by message: its last datagram is shorter, nothing may follow */
 	uint8_t datagram_iovs[BATCH];	       /* by datagram: 1 or, with a header, 2 */
 	struct iovec iov[2 * BATCH];
-	union sockaddr_any name[BATCH];	       /* by message */
+	union sockaddr_any name[BATCH]; /* by message */
 	_Alignas(struct cmsghdr) uint8_t control[BATCH][CONTROL_SIZE];
 	uint8_t header[BATCH][HEADER_MAX]; /* by datagram */
 };
@@ -160,8 +160,8 @@ static uint64_t session_hash(const struct flow_env *env, const struct addr *clie
 	return hash_bytes(pair, sizeof(pair), env->node->hash_key);
 }
 
-static struct udp_session *session_find(struct udp_table *t, uint64_t hash, const struct addr *client,
-	const struct addr *edge)
+static struct udp_session *session_find(
+	struct udp_table *t, uint64_t hash, const struct addr *client, const struct addr *edge)
 {
 	struct udp_session *s = t->heads[hash & t->mask];
 
@@ -219,8 +219,7 @@ static void session_end(struct udp_session *s, enum end_reason why)
 		unsigned int before = env->udp->replies.own_count;
 
 		udp_reply_put(&env->udp->replies, s->reply);
-		atomic_fetch_sub_explicit(
-			&env->node->fds, before - env->udp->replies.own_count, memory_order_relaxed);
+		atomic_fetch_sub_explicit(&env->node->fds, before - env->udp->replies.own_count, memory_order_relaxed);
 	}
 	flow_finish(&s->flow, why, END_SIDE_FIRST);
 	loop_bury(&env->loop, &s->grave, free_session);
@@ -299,7 +298,8 @@ static int session_connect(struct udp_session *s, const struct addr *origin)
 		close(fd);
 		return r;
 	}
-	/* now that the kernel has chosen a port nobody has: it may be an edge port too, and answers have to leave from there */
+	/* now that the kernel has chosen a port nobody has: it may be an edge port too, and answers have to leave from
+	 * there */
 	if (sock_set(fd, SOL_SOCKET, SO_REUSEADDR, 1)) {
 		close(fd);
 		return -EADDRINUSE;
@@ -559,7 +559,8 @@ static bool send_failed(struct send_batch *b, unsigned int m, bool to_client, in
 	} else {
 		drop(s, error == EMSGSIZE ? DROP_TOO_BIG : DROP_SEND_FAILED, datagrams);
 	}
-	if (!to_client && s->flow.rule->rule->settings.ppv2_mode == PPV2_MODE_FIRST && s->flow.datagrams_in == datagrams)
+	if (!to_client && s->flow.rule->rule->settings.ppv2_mode == PPV2_MODE_FIRST &&
+		s->flow.datagrams_in == datagrams)
 		s->announced = false; /* the header was lost with its datagram: the next one carries it */
 	return false;
 }
@@ -827,7 +828,8 @@ static unsigned int read_answers(struct udp_session *s)
 	return (unsigned int)n;
 }
 
-/* A socket that has had answers in two turns of the loop running, or as many as asked for, is asked for more at a time. */
+/* A socket that has had answers in two turns of the loop running, or as many as asked for, is asked for more at a time.
+ */
 static void adapt_read_size(struct udp_session *s, unsigned int n)
 {
 	uint32_t turn = s->flow.env->loop.turn;

@@ -44,5 +44,6 @@ MUST_CHECK int udp_reply_get(struct udp_replies *r, bool v4, uint16_t port, stru
 /** udp_reply_put() - a session has ended */
 void udp_reply_put(struct udp_replies *r, struct udp_reply *reply);
 
-/** udp_reply_set_lent() - @fd, which stays the caller's, is the socket for a port; -1 takes it back. Return: 0; -ENOMEM. */
+/** udp_reply_set_lent() - @fd, which stays the caller's, is the socket for a port; -1 takes it back. Return: 0;
+ * -ENOMEM. */
 MUST_CHECK int udp_reply_set_lent(struct udp_replies *r, bool v4, uint16_t port, int fd);

@@ -11,7 +11,7 @@ struct udp_fast {
 	struct list node; /* in flow_env.fast_sessions while the kernel carries the session */
 	bool refused;	  /* it can't be carried: not asked again */
 	nsec_t since;
-	struct addr local; /* of the session's socket */
+	struct addr local;	   /* of the session's socket */
 	struct fast_counters seen; /* what has been taken over into the flow's counters */
 };
 
@@ -40,7 +40,6 @@ struct udp_session {
 	uint8_t batch_count; /* 0: not in the batch */
 	struct udp_session *batch_next;
 };
-
 
 /**
  * udp_fast_consider() - datagrams of the client went through user space: maybe the kernel can carry the next ones

@@ -64,7 +64,8 @@ void mailbox_post(struct mailbox *mb, struct mail *mail)
 		mail->next = newest;
 	while (!atomic_compare_exchange_weak_explicit(
 		&mb->newest, &newest, mail, memory_order_release, memory_order_relaxed));
-	/* @mail is the reader's now. Only the first of a pile has to wake it; a full counter (EAGAIN) wakes it just as well. */
+	/* @mail is the reader's now. Only the first of a pile has to wake it; a full counter (EAGAIN) wakes it just as
+	 * well. */
 	if (!newest && write(mb->event_fd, &(uint64_t){ 1 }, sizeof(uint64_t)) < 0)
 		ASSERT(errno == EAGAIN || errno == EINTR);
 }

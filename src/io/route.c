@@ -65,7 +65,9 @@ int route_lookup(int fd, const struct ip *from, const struct ip *to)
 	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
 	uint8_t bits = ip_is_v4(to) ? 32 : 128;
 	struct request request = {
-		.header = { .nlmsg_len = NLMSG_LENGTH(sizeof(struct rtmsg)), .nlmsg_type = RTM_GETROUTE, .nlmsg_flags = NLM_F_REQUEST },
+		.header = { .nlmsg_len = NLMSG_LENGTH(sizeof(struct rtmsg)),
+			.nlmsg_type = RTM_GETROUTE,
+			.nlmsg_flags = NLM_F_REQUEST },
 		.route = { .rtm_family = ip_is_v4(to) ? AF_INET : AF_INET6, .rtm_dst_len = bits, .rtm_src_len = bits },
 	};
 	ssize_t n;

@@ -52,7 +52,8 @@ void sock_close(int fd, bool reset)
 	if (fd < 0)
 		return;
 	if (reset)
-		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ .l_onoff = 1, .l_linger = 0 }, sizeof(struct linger));
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ .l_onoff = 1, .l_linger = 0 },
+			sizeof(struct linger));
 	close(fd);
 }
 

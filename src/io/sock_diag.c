@@ -67,7 +67,8 @@ static int read_dump(int fd, char *buffer, void (*each)(const struct sock_diag_e
 		if (n <= 0)
 			return fault(n < 0 ? -errno : -EPROTO);
 		left = (size_t)n;
-		for (struct nlmsghdr *h = (struct nlmsghdr *)(void *)buffer; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
+		for (struct nlmsghdr *h = (struct nlmsghdr *)(void *)buffer; NLMSG_OK(h, left);
+			h = NLMSG_NEXT(h, left)) {
 			struct sock_diag_entry e;
 
 			if (h->nlmsg_type == NLMSG_DONE)

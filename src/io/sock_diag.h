@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which ports of this machine (of this network namespace) programs listen on, asked of the kernel by NETLINK_SOCK_DIAG. */
+/* Which ports of this machine (of this network namespace) programs listen on, asked of the kernel by NETLINK_SOCK_DIAG.
+ */
 #pragma once
 
 #include "base/addr.h"

@@ -40,8 +40,7 @@ static void note(struct source *source, uint32_t events)
 	}
 }
 
-static void peer_open(
-	struct peer *p, struct loop *loop, void (*ready)(struct source *source, uint32_t events))
+static void peer_open(struct peer *p, struct loop *loop, void (*ready)(struct source *source, uint32_t events))
 {
 	int fds[2];
 

@@ -58,8 +58,7 @@ static void stop(struct model_timer *t)
 /* A delay of any size: a few ticks as often as days; now and then none, or a time in the past. */
 static nsec_t random_delay(struct world *w)
 {
-	static const nsec_t sizes[] = { TICK, 64 * TICK, 5 * SECOND, 600 * SECOND, 3 * HOUR, 36 * HOUR,
-		100 * HOUR };
+	static const nsec_t sizes[] = { TICK, 64 * TICK, 5 * SECOND, 600 * SECOND, 3 * HOUR, 36 * HOUR, 100 * HOUR };
 	nsec_t size = sizes[test_below(&w->random, ARRAY_SIZE(sizes))];
 
 	if (test_below(&w->random, 20) == 0)
@@ -119,8 +118,7 @@ static void check_next(const struct world *w)
 	if (first == INT64_MAX)
 		return;
 	if (next < 0 || w->now + next * NSEC_PER_MSEC >= first + NSEC_PER_MSEC)
-		fail_msg("next in %d ms, but a timer has to fire within %.1f", next,
-			(double)(first - w->now) / 1e6);
+		fail_msg("next in %d ms, but a timer has to fire within %.1f", next, (double)(first - w->now) / 1e6);
 }
 
 static void run_at(struct world *w, nsec_t now)
@@ -145,11 +143,10 @@ static void random_operations(struct world *w)
 
 static void test_a_timer_fires_at_its_deadline_or_up_to_one_tick_later(void **state)
 {
-	static const nsec_t delays[] = { 0, 1, TICK - 1, TICK, TICK + 1, 63 * TICK, 64 * TICK, 65 * TICK,
-		4095 * TICK, 4096 * TICK, 4097 * TICK, 262143 * TICK, 262144 * TICK, 262145 * TICK,
-		24 * HOUR };
-	static const nsec_t starts[] = { 0, 1, TICK - 1, TICK, 63 * TICK, 64 * TICK, 4095 * TICK,
-		4096 * TICK + 5, 262143 * TICK, 4711 * HOUR + 123456789 };
+	static const nsec_t delays[] = { 0, 1, TICK - 1, TICK, TICK + 1, 63 * TICK, 64 * TICK, 65 * TICK, 4095 * TICK,
+		4096 * TICK, 4097 * TICK, 262143 * TICK, 262144 * TICK, 262145 * TICK, 24 * HOUR };
+	static const nsec_t starts[] = { 0, 1, TICK - 1, TICK, 63 * TICK, 64 * TICK, 4095 * TICK, 4096 * TICK + 5,
+		262143 * TICK, 4711 * HOUR + 123456789 };
 	static struct world w;
 
 	(void)state;
@@ -292,8 +289,8 @@ static void test_a_timer_may_stop_another_that_is_due_with_it(void **state)
 
 static void test_random_timers_keep_their_deadlines_whatever_the_steps(void **state)
 {
-	static const nsec_t steps[] = { NSEC_PER_MSEC, TICK, 100 * NSEC_PER_MSEC, 3 * SECOND, 60 * SECOND,
-		HOUR, 40 * HOUR };
+	static const nsec_t steps[] = { NSEC_PER_MSEC, TICK, 100 * NSEC_PER_MSEC, 3 * SECOND, 60 * SECOND, HOUR,
+		40 * HOUR };
 	static struct world w;
 
 	(void)state;
@@ -338,8 +335,8 @@ static void test_whoever_sleeps_until_the_next_timer_is_never_late(void **state)
 /* Also where the deadline's slot is the one that the wheel stands at, to be reached after a whole turn. */
 static void test_a_quiet_wheel_is_woken_once_for_each_level(void **state)
 {
-	static const nsec_t delays[] = { 40 * TICK, 60 * TICK, 1000 * TICK, 4095 * TICK, 262143 * TICK,
-		24 * HOUR, 16777215 * TICK };
+	static const nsec_t delays[] = { 40 * TICK, 60 * TICK, 1000 * TICK, 4095 * TICK, 262143 * TICK, 24 * HOUR,
+		16777215 * TICK };
 	static struct world w;
 
 	(void)state;

@@ -114,7 +114,8 @@ void timers_run(struct timers *ts, nsec_t now)
 {
 	uint64_t target = (uint64_t)(now / TICK);
 
-	/* else a timer that restarts itself would land in the slot that is being emptied, and wait for a turn of the wheel */
+	/* else a timer that restarts itself would land in the slot that is being emptied, and wait for a turn of the
+	 * wheel */
 	ts->earliest = MAX(ts->earliest, target + 1);
 	while (ts->tick <= target) {
 		struct list due;

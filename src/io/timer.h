@@ -23,8 +23,9 @@ struct timer {
 };
 
 struct timers {
-	uint64_t tick; /* everything due before this tick has fired */
-	uint64_t earliest; /* what is started is due at this tick or later: tick, or the first one after timers_run() while it runs */
+	uint64_t tick;	   /* everything due before this tick has fired */
+	uint64_t earliest; /* what is started is due at this tick or later: tick, or the first one after timers_run()
+			      while it runs */
 	uint64_t used[TIMER_LEVELS]; /* bit i: slot i has timers */
 	struct list slots[TIMER_LEVELS][TIMER_SLOTS];
 };
@@ -35,7 +36,8 @@ void timers_init(struct timers *ts, nsec_t now);
 /** timer_init() - @fire is called with the timer stopped; it may start it again or free what it is part of */
 void timer_init(struct timer *t, void (*fire)(struct timer *timer));
 
-/** timer_start() - (re)start for a time; a time in the past fires at the next tick, never in the timers_run() that runs */
+/** timer_start() - (re)start for a time; a time in the past fires at the next tick, never in the timers_run() that runs
+ */
 void timer_start(struct timers *ts, struct timer *t, nsec_t at);
 
 /** timer_stop() - harmless when it is not running */

@@ -9,7 +9,7 @@
 
 enum { FLOW_BITS = 24 };
 
-#define FLOWS_OF(word)	     ((uint32_t)((word) & CLIENT_FLOWS_MAX))
+#define FLOWS_OF(word)	     ((uint32_t)((word)&CLIENT_FLOWS_MAX))
 #define FINGERPRINT_OF(word) ((word) >> FLOW_BITS)
 
 bool rate_take(struct rate *rate, uint32_t per_s, nsec_t now)
@@ -81,8 +81,8 @@ again:
 		if (FINGERPRINT_OF(word) == fingerprint) {
 			if (FLOWS_OF(word) >= (max_flows ? max_flows : (uint32_t)CLIENT_FLOWS_MAX))
 				return LIMIT_E_FLOWS;
-			if (!atomic_compare_exchange_strong_explicit(&t->slots[at].word, &word, word + 1,
-				    memory_order_relaxed, memory_order_relaxed))
+			if (!atomic_compare_exchange_strong_explicit(
+				    &t->slots[at].word, &word, word + 1, memory_order_relaxed, memory_order_relaxed))
 				goto again;
 			*ret_slot = at;
 			return LIMIT_OK;
@@ -103,8 +103,8 @@ again:
 	return LIMIT_OK;
 }
 
-int client_acquire(struct client_table *t, uint64_t key, uint32_t max_flows, uint32_t per_s, nsec_t now,
-	uint32_t *ret_slot)
+int client_acquire(
+	struct client_table *t, uint64_t key, uint32_t max_flows, uint32_t per_s, nsec_t now, uint32_t *ret_slot)
 {
 	uint32_t slot;
 	int r = slot_claim(t, key, max_flows, now, &slot);

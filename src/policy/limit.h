@@ -9,8 +9,8 @@
  * Clients are counted in a table of fixed size. A slot's word holds a fingerprint of the client's key (40 bits, keyed
  * hash) and its number of flows (24 bits), so that finding, counting and taking over a slot are one compare-and-swap
  * each. A client without flows whose rate lies in the past is as good as unknown: its slot may be taken by another.
- * Two clients that share place and fingerprint (chance 2^-40 a pair and window) share their limits. When two workers meet
- * a new client at the same instant, it may get two slots until both are idle, and so up to twice its limit.
+ * Two clients that share place and fingerprint (chance 2^-40 a pair and window) share their limits. When two workers
+ * meet a new client at the same instant, it may get two slots until both are idle, and so up to twice its limit.
  */
 #pragma once
 
@@ -60,8 +60,8 @@ uint64_t client_key(const struct ip *client, uint64_t rule_key, uint64_t hash_ke
  *
  * Return: LIMIT_OK; LIMIT_E_FLOWS; LIMIT_E_RATE; LIMIT_E_FULL when all places for this client are taken by others.
  */
-MUST_CHECK int client_acquire(struct client_table *t, uint64_t key, uint32_t max_flows, uint32_t per_s, nsec_t now,
-	uint32_t *ret_slot);
+MUST_CHECK int client_acquire(
+	struct client_table *t, uint64_t key, uint32_t max_flows, uint32_t per_s, nsec_t now, uint32_t *ret_slot);
 
 /** client_release() - a flow counted in @slot has ended */
 void client_release(struct client_table *t, uint32_t slot);

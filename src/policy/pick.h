@@ -13,8 +13,8 @@ enum { PICK_OK, PICK_E_NONE };
 /**
  * pick_origin() - choose an address that was not tried yet
  * @origins, @count: the set, at most PICK_MAX
- * @method:          PICK_SOURCE_HASH: highest random weight over client and address, so the same client gets the same address
- *                   on every worker and node and after a restart, and losing an address moves only its own clients
+ * @method:          PICK_SOURCE_HASH: highest random weight over client and address, so the same client gets the same
+ * address on every worker and node and after a restart, and losing an address moves only its own clients
  * @turn:            PICK_ROUND_ROBIN: grows by one with each flow
  * @tried:           bit i: address i was tried for this flow and failed
  *

@@ -248,8 +248,7 @@ static void test_a_rate_outlives_the_clients_flows(void **state)
 		assert_int_equal(client_acquire(&t, key_at(0, other), 0, 0, NOW, &slot), LIMIT_OK);
 	assert_int_equal(client_acquire(&t, key_at(0, 100), 0, 0, NOW, &slot), LIMIT_E_FULL);
 	assert_int_equal(client_acquire(&t, key, 0, 5, NOW, &slot), LIMIT_E_RATE);
-	assert_int_equal(
-		client_acquire(&t, key_at(0, 100), 0, 0, NOW + NSEC_PER_SEC - 1, &slot), LIMIT_E_FULL);
+	assert_int_equal(client_acquire(&t, key_at(0, 100), 0, 0, NOW + NSEC_PER_SEC - 1, &slot), LIMIT_E_FULL);
 	assert_int_equal(client_acquire(&t, key_at(0, 100), 0, 0, NOW + NSEC_PER_SEC, &slot), LIMIT_OK);
 	client_table_deinit(&t);
 }
@@ -261,12 +260,10 @@ static void test_a_full_window_refuses_one_more_client_until_one_leaves(void **s
 
 	(void)state;
 	for (uint32_t client = 0; client < CLIENT_WINDOW; client++)
-		assert_int_equal(
-			client_acquire(&t, key_at(200, client), 0, 0, NOW, &slots[client]), LIMIT_OK);
+		assert_int_equal(client_acquire(&t, key_at(200, client), 0, 0, NOW, &slots[client]), LIMIT_OK);
 	assert_int_equal(client_acquire(&t, key_at(200, 1000), 0, 0, NOW, &slot), LIMIT_E_FULL);
-	assert_int_equal(acquire(&t, key_at(200, 7), 0), LIMIT_OK); /* one that is known is still served */
-	assert_int_equal(
-		acquire(&t, key_at(201, 1001), 0), LIMIT_OK); /* and one whose window reaches further */
+	assert_int_equal(acquire(&t, key_at(200, 7), 0), LIMIT_OK);    /* one that is known is still served */
+	assert_int_equal(acquire(&t, key_at(201, 1001), 0), LIMIT_OK); /* and one whose window reaches further */
 	client_release(&t, slots[63]);
 	assert_int_equal(client_acquire(&t, key_at(200, 1000), 0, 0, NOW, &slot), LIMIT_OK);
 	assert_int_equal(slot, slots[63]);
@@ -406,8 +403,7 @@ static void *come_and_go(void *arg)
 		uint32_t client = test_below(&random, SHARED_CLIENTS), slot;
 
 		if (count < HELD_MAX && test_below(&random, 2)) {
-			if (client_acquire(&c->table, key_at(9, client), SHARED_LIMIT, 0, NOW, &slot) ==
-				LIMIT_OK) {
+			if (client_acquire(&c->table, key_at(9, client), SHARED_LIMIT, 0, NOW, &slot) == LIMIT_OK) {
 				note_flow(c, client);
 				held[count].client = client;
 				held[count++].slot = slot;
@@ -496,8 +492,7 @@ static void *meet_new_clients(void *arg)
 		if (client % 8 == 0)
 			pthread_barrier_wait(n->barrier);
 		for (int i = 0; i < SHARED_LIMIT; i++)
-			n->admitted[client] +=
-				acquire(n->table, key_at(client * 64, client), SHARED_LIMIT) == LIMIT_OK;
+			n->admitted[client] += acquire(n->table, key_at(client * 64, client), SHARED_LIMIT) == LIMIT_OK;
 	}
 	return NULL;
 }
@@ -512,8 +507,7 @@ static void test_threads_that_meet_a_new_client_admit_its_limit_together(void **
 	assert_int_equal(pthread_barrier_init(&barrier, NULL, THREADS), 0);
 	for (size_t i = 0; i < THREADS; i++) {
 		newcomers[i] = (struct newcomer){ .table = &t, .barrier = &barrier };
-		assert_int_equal(
-			pthread_create(&newcomers[i].thread, NULL, meet_new_clients, &newcomers[i]), 0);
+		assert_int_equal(pthread_create(&newcomers[i].thread, NULL, meet_new_clients, &newcomers[i]), 0);
 	}
 	for (size_t i = 0; i < THREADS; i++)
 		assert_int_equal(pthread_join(newcomers[i].thread, NULL), 0);

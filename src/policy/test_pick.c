@@ -28,8 +28,7 @@ static unsigned int round_robin(unsigned int count, uint32_t turn, uint64_t trie
 	return at;
 }
 
-static unsigned int by_hash(
-	const struct ip *origins, unsigned int count, const struct ip *client, uint64_t tried)
+static unsigned int by_hash(const struct ip *origins, unsigned int count, const struct ip *client, uint64_t tried)
 {
 	unsigned int at = PICK_MAX;
 
@@ -50,8 +49,7 @@ static void test_an_empty_or_exhausted_set_gives_none(void **state)
 		assert_int_equal(pick_origin(origins, 0, method, &client, 5, 0, &at), PICK_E_NONE);
 		assert_int_equal(pick_origin(origins, 1, method, &client, 5, 1, &at), PICK_E_NONE);
 		assert_int_equal(pick_origin(origins, 3, method, &client, 5, 7, &at), PICK_E_NONE);
-		assert_int_equal(
-			pick_origin(origins, PICK_MAX, method, &client, 5, UINT64_MAX, &at), PICK_E_NONE);
+		assert_int_equal(pick_origin(origins, PICK_MAX, method, &client, 5, UINT64_MAX, &at), PICK_E_NONE);
 		assert_int_equal(at, 4711);
 	}
 }
@@ -187,8 +185,8 @@ static void test_a_client_gets_the_same_address_whatever_the_order_of_the_set(vo
 /* Nodes and releases must choose alike, so these may never change. */
 static void test_the_choice_is_the_same_in_every_release(void **state)
 {
-	static const unsigned int expected[] = { 0, 2, 0, 2, 1, 2, 0, 4, 2, 4, 2, 2, 2, 1, 2, 1, 4, 1, 1, 0,
-		2, 0, 2, 3, 2, 3, 1, 4, 1, 1, 4, 3 };
+	static const unsigned int expected[] = { 0, 2, 0, 2, 1, 2, 0, 4, 2, 4, 2, 2, 2, 1, 2, 1, 4, 1, 1, 0, 2, 0, 2, 3,
+		2, 3, 1, 4, 1, 1, 4, 3 };
 	struct ip origins[5];
 
 	(void)state;
@@ -235,8 +233,7 @@ static void test_a_new_address_takes_its_share_and_moves_no_other_client(void **
 	make_origins(origins, PICK_MAX);
 	for (unsigned int i = 0; i < CLIENTS; i++) {
 		struct ip client = client_of(i);
-		unsigned int before = by_hash(origins, 9, &client, 0),
-			     after = by_hash(origins, 10, &client, 0);
+		unsigned int before = by_hash(origins, 9, &client, 0), after = by_hash(origins, 10, &client, 0);
 
 		taken += after == 9;
 		if (after != 9)

@@ -66,8 +66,7 @@ enum {
  *
  * Return: bytes written, at most 104, without a NUL.
  */
-MUST_CHECK int proxy_v1_encode(
-	const struct addr *client, const struct addr *edge, uint8_t out[static PROXY_V1_MAX]);
+MUST_CHECK int proxy_v1_encode(const struct addr *client, const struct addr *edge, uint8_t out[static PROXY_V1_MAX]);
 
 /**
  * proxy_v2_encode() - build the header sent ahead of the client's bytes, or in front of a datagram's payload
@@ -83,8 +82,8 @@ MUST_CHECK int proxy_v1_encode(
  *
  * Return: bytes written (28 for IPv4, 52 for IPv6).
  */
-MUST_CHECK int proxy_v2_encode(enum proxy_transport transport, const struct addr *client,
-	const struct addr *edge, uint8_t out[static PROXY_V2_MAX]);
+MUST_CHECK int proxy_v2_encode(enum proxy_transport transport, const struct addr *client, const struct addr *edge,
+	uint8_t out[static PROXY_V2_MAX]);
 
 /**
  * proxy_decode() - read a header of either version from the front of what a trusted sender sent
@@ -101,14 +100,11 @@ MUST_CHECK int proxy_v2_encode(enum proxy_transport transport, const struct addr
  *
  * Return: PROXY_OK, PROXY_E_MORE or PROXY_E_BAD.
  */
-MUST_CHECK int proxy_decode(
-	const void *bytes, size_t length, struct proxy_header *ret_header, const char **ret_why);
+MUST_CHECK int proxy_decode(const void *bytes, size_t length, struct proxy_header *ret_header, const char **ret_why);
 
 /** proxy_v1_decode() - as proxy_decode(), version 1 only; a line is refused when it exceeds PROXY_V1_MAX */
-MUST_CHECK int proxy_v1_decode(
-	const void *bytes, size_t length, struct proxy_header *ret_header, const char **ret_why);
+MUST_CHECK int proxy_v1_decode(const void *bytes, size_t length, struct proxy_header *ret_header, const char **ret_why);
 
 /** proxy_v2_decode() - as proxy_decode(), version 2 only; a header is refused when it exceeds
  * PROXY_HEADER_MAX */
-MUST_CHECK int proxy_v2_decode(
-	const void *bytes, size_t length, struct proxy_header *ret_header, const char **ret_why);
+MUST_CHECK int proxy_v2_decode(const void *bytes, size_t length, struct proxy_header *ret_header, const char **ret_why);

@@ -115,15 +115,13 @@ static bool address_parse(const char *text, size_t length, enum protocol protoco
 {
 	bool colon = memchr(text, ':', length) != NULL;
 
-	return length <= ADDRESS_MAX && colon == (protocol == PROTOCOL_TCP6) &&
-		ip_parse(text, length, ret_ip) == 0;
+	return length <= ADDRESS_MAX && colon == (protocol == PROTOCOL_TCP6) && ip_parse(text, length, ret_ip) == 0;
 }
 
 /* Whether an address begins like this. If one does, one of these tails completes it; none is shorter. */
 static bool address_begins(const char *text, size_t length, enum protocol protocol)
 {
-	static const char tails[][8] = { "", "0", "0.0", "0.0.0", "0.0.0.0", ".0", ".0.0", ".0.0.0", ":",
-		"::" };
+	static const char tails[][8] = { "", "0", "0.0", "0.0.0", "0.0.0.0", ".0", ".0.0", ".0.0.0", ":", "::" };
 	char whole[ADDRESS_MAX];
 	struct ip ip;
 
@@ -149,8 +147,7 @@ static struct ip line_address(struct line *l, enum protocol protocol, const char
 	if (l->outcome != PROXY_OK)
 		return ip;
 	f = line_field(l, ' ');
-	fine = f.whole ? address_parse(f.text, f.length, protocol, &ip)
-		       : address_begins(f.text, f.length, protocol);
+	fine = f.whole ? address_parse(f.text, f.length, protocol, &ip) : address_begins(f.text, f.length, protocol);
 	line_settle(l, &f, fine ? NULL : why);
 	return ip;
 }
@@ -218,8 +215,8 @@ int proxy_v1_decode(const void *bytes, size_t length, struct proxy_header *ret_h
 	enum protocol protocol;
 
 	line_word(&l, (const char *const[]){ "PROXY " }, 1, "PROXY v1: does not begin with \"PROXY \"");
-	protocol = (enum protocol)line_word(&l, protocol_words, ARRAY_SIZE(protocol_words),
-		"PROXY v1: protocol is none of TCP4, TCP6 and UNKNOWN");
+	protocol = (enum protocol)line_word(
+		&l, protocol_words, ARRAY_SIZE(protocol_words), "PROXY v1: protocol is none of TCP4, TCP6 and UNKNOWN");
 	if (protocol == PROTOCOL_UNKNOWN_TEXT)
 		line_skip(&l);
 	else if (protocol != PROTOCOL_UNKNOWN)

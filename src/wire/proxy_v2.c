@@ -11,7 +11,6 @@
 #include "base/error.h"
 #include "wire/proxy.h"
 
-
 enum {
 	FIXED_SIZE = 16,
 	TRANSPORT_STREAM = 0x01,

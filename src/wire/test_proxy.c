@@ -85,8 +85,7 @@ static void test_version_1_lines_have_these_exact_bytes(void **state)
 		struct addr_pair pair;
 		const char *line;
 	} cases[] = {
-		{ { "192.0.2.1:40000", "198.51.100.2:443" },
-			"PROXY TCP4 192.0.2.1 198.51.100.2 40000 443\r\n" },
+		{ { "192.0.2.1:40000", "198.51.100.2:443" }, "PROXY TCP4 192.0.2.1 198.51.100.2 40000 443\r\n" },
 		{ { "255.255.255.255:65535", "255.255.255.255:65535" },
 			"PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n" },
 		{ { "0.0.0.0:0", "0.0.0.0:0" }, "PROXY TCP4 0.0.0.0 0.0.0.0 0 0\r\n" },
@@ -119,10 +118,8 @@ static void test_version_2_headers_have_these_exact_bytes(void **state)
 		const char *bytes;
 		size_t length;
 	} cases[] = {
-		{ PROXY_STREAM, { "192.0.2.1:40000", "198.51.100.2:443" },
-			BYTES(V2_PROXY "\x11\x00\x0c" INET_PAIR) },
-		{ PROXY_DGRAM, { "192.0.2.1:40000", "198.51.100.2:443" },
-			BYTES(V2_PROXY "\x12\x00\x0c" INET_PAIR) },
+		{ PROXY_STREAM, { "192.0.2.1:40000", "198.51.100.2:443" }, BYTES(V2_PROXY "\x11\x00\x0c" INET_PAIR) },
+		{ PROXY_DGRAM, { "192.0.2.1:40000", "198.51.100.2:443" }, BYTES(V2_PROXY "\x12\x00\x0c" INET_PAIR) },
 		{ PROXY_STREAM, { "[2001:db8::1]:40000", "[2001:db8::2]:443" },
 			BYTES(V2_PROXY "\x21\x00\x24" DB8("\x01") DB8("\x02") "\x9c\x40\x01\xbb") },
 		{ PROXY_DGRAM, { "[2001:db8::1]:40000", "[2001:db8::2]:443" },
@@ -183,11 +180,10 @@ static void assert_round_trip(const struct addr *client, const struct addr *edge
 
 static void test_an_encoded_header_decodes_to_the_same_addresses(void **state)
 {
-	static const char *const v4[] = { "0.0.0.0:0", "127.0.0.1:9", "192.0.2.200:10000",
-		"255.255.255.255:65535" };
-	static const char *const v6[] = { "[::]:0", "[::1]:9", "[fe80::1]:65535",
-		"[2001:db8:0:1:1:1:1:1]:443", "[1:2:3:4:5:6:7:0]:1", "[::192.0.2.1]:1",
-		"[64:ff9b::192.0.2.1]:1", "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535" };
+	static const char *const v4[] = { "0.0.0.0:0", "127.0.0.1:9", "192.0.2.200:10000", "255.255.255.255:65535" };
+	static const char *const v6[] = { "[::]:0", "[::1]:9", "[fe80::1]:65535", "[2001:db8:0:1:1:1:1:1]:443",
+		"[1:2:3:4:5:6:7:0]:1", "[::192.0.2.1]:1", "[64:ff9b::192.0.2.1]:1",
+		"[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535" };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(v4); i++) {
@@ -236,8 +232,7 @@ static const struct valid_case {
 } valid_cases[] = {
 	{ "v1 TCP4", BYTES("PROXY TCP4 192.0.2.1 198.51.100.2 40000 443\r\n"), 1, false,
 		{ "192.0.2.1:40000", "198.51.100.2:443" } },
-	{ "v1 TCP4, smallest", BYTES("PROXY TCP4 0.0.0.0 0.0.0.0 0 0\r\n"), 1, false,
-		{ "0.0.0.0:0", "0.0.0.0:0" } },
+	{ "v1 TCP4, smallest", BYTES("PROXY TCP4 0.0.0.0 0.0.0.0 0 0\r\n"), 1, false, { "0.0.0.0:0", "0.0.0.0:0" } },
 	{ "v1 TCP6", BYTES("PROXY TCP6 2001:db8::1 2001:db8::2 40000 443\r\n"), 1, false,
 		{ "[2001:db8::1]:40000", "[2001:db8::2]:443" } },
 	{ "v1 TCP6, upper case and leading zeros", BYTES("PROXY TCP6 2001:0DB8::000A ::B 1 2\r\n"), 1, false,
@@ -249,10 +244,10 @@ static const struct valid_case {
 		1, false,
 		{ "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535",
 			"[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535" } },
-	{ "v1 TCP6, double colon anywhere", BYTES("PROXY TCP6 1:2:3:4:5:6:7:: ::2:3:4:5:6:7:8 1 2\r\n"), 1,
-		false, { "[1:2:3:4:5:6:7:0]:1", "[0:2:3:4:5:6:7:8]:2" } },
-	{ "v1 TCP6, both ends IPv4-mapped", BYTES("PROXY TCP6 ::ffff:192.0.2.1 ::FFFF:c633:6402 1 2\r\n"), 1,
-		false, { "192.0.2.1:1", "198.51.100.2:2" } },
+	{ "v1 TCP6, double colon anywhere", BYTES("PROXY TCP6 1:2:3:4:5:6:7:: ::2:3:4:5:6:7:8 1 2\r\n"), 1, false,
+		{ "[1:2:3:4:5:6:7:0]:1", "[0:2:3:4:5:6:7:8]:2" } },
+	{ "v1 TCP6, both ends IPv4-mapped", BYTES("PROXY TCP6 ::ffff:192.0.2.1 ::FFFF:c633:6402 1 2\r\n"), 1, false,
+		{ "192.0.2.1:1", "198.51.100.2:2" } },
 	{ "v1 TCP6, client IPv4-mapped", BYTES("PROXY TCP6 ::ffff:192.0.2.1 2001:db8::2 1 2\r\n"), 1, false,
 		{ "192.0.2.1:1", "[2001:db8::2]:2" } },
 	{ "v1 UNKNOWN", BYTES("PROXY UNKNOWN\r\n"), 1, false, { 0 } },
@@ -262,14 +257,13 @@ static const struct valid_case {
 		{ "192.0.2.1:40000", "198.51.100.2:443" } },
 	{ "v2 UDP over IPv4", BYTES(V2_PROXY "\x12\x00\x0c" INET_PAIR), 2, true,
 		{ "192.0.2.1:40000", "198.51.100.2:443" } },
-	{ "v2 TCP over IPv6", BYTES(V2_PROXY "\x21\x00\x24" DB8("\x01") DB8("\x02") "\x9c\x40\x01\xbb"), 2,
-		false, { "[2001:db8::1]:40000", "[2001:db8::2]:443" } },
-	{ "v2 UDP over IPv6", BYTES(V2_PROXY "\x22\x00\x24" DB8("\x01") DB8("\x02") "\x9c\x40\x01\xbb"), 2,
-		true, { "[2001:db8::1]:40000", "[2001:db8::2]:443" } },
+	{ "v2 TCP over IPv6", BYTES(V2_PROXY "\x21\x00\x24" DB8("\x01") DB8("\x02") "\x9c\x40\x01\xbb"), 2, false,
+		{ "[2001:db8::1]:40000", "[2001:db8::2]:443" } },
+	{ "v2 UDP over IPv6", BYTES(V2_PROXY "\x22\x00\x24" DB8("\x01") DB8("\x02") "\x9c\x40\x01\xbb"), 2, true,
+		{ "[2001:db8::1]:40000", "[2001:db8::2]:443" } },
 	{ "v2 IPv6, both ends IPv4-mapped",
-		BYTES(V2_PROXY "\x21\x00\x24" MAPPED "\xc0\x00\x02\x01" MAPPED
-			       "\xc6\x33\x64\x02\x00\x01\x00\x02"),
-		2, false, { "192.0.2.1:1", "198.51.100.2:2" } },
+		BYTES(V2_PROXY "\x21\x00\x24" MAPPED "\xc0\x00\x02\x01" MAPPED "\xc6\x33\x64\x02\x00\x01\x00\x02"), 2,
+		false, { "192.0.2.1:1", "198.51.100.2:2" } },
 	{ "v2 IPv6, edge IPv4-mapped",
 		BYTES(V2_PROXY "\x22\x00\x24" DB8("\x01") MAPPED "\xc6\x33\x64\x02\x00\x01\x00\x02"), 2, true,
 		{ "[2001:db8::1]:1", "198.51.100.2:2" } },
@@ -277,8 +271,7 @@ static const struct valid_case {
 	{ "v2 UNSPEC with a TLV", BYTES(V2_PROXY "\x00\x00\x04\x04\x00\x01x"), 2, false, { 0 } },
 	{ "v2 UNIX stream", BYTES(V2_PROXY "\x31\x00\xd8" ZERO_108 ZERO_108), 2, false, { 0 } },
 	{ "v2 UNIX datagram", BYTES(V2_PROXY "\x32\x00\xd8" ZERO_108 ZERO_108), 2, false, { 0 } },
-	{ "v2 UNIX with a TLV", BYTES(V2_PROXY "\x31\x00\xdb" ZERO_108 ZERO_108 "\x04\x00\x00"), 2, false,
-		{ 0 } },
+	{ "v2 UNIX with a TLV", BYTES(V2_PROXY "\x31\x00\xdb" ZERO_108 ZERO_108 "\x04\x00\x00"), 2, false, { 0 } },
 	{ "v2 LOCAL", BYTES(V2_LOCAL "\x00\x00\x00"), 2, false, { 0 } },
 	{ "v2 LOCAL with addresses", BYTES(V2_LOCAL "\x11\x00\x0c" INET_PAIR), 2, false, { 0 } },
 	{ "v2 LOCAL, family ignored", BYTES(V2_LOCAL "\xff\x00\x00"), 2, false, { 0 } },
@@ -300,10 +293,9 @@ static const struct valid_case {
 								      "edge1"),
 		2, true, { "[2001:db8::1]:40000", "[2001:db8::2]:443" } },
 	{ "v2 checksum behind a TLV",
-		BYTES(V2_PROXY "\x11\x00\x18" INET_PAIR "\x04\x00\x02\x01\xff\x03\x00\x04\x21\x48\xa3\x8b"),
-		2, false, { "192.0.2.1:40000", "198.51.100.2:443" } },
-	{ "v2 checksum, UNSPEC", BYTES(V2_PROXY "\x00\x00\x07\x03\x00\x04\x3e\xc9\x89\x4e"), 2, false,
-		{ 0 } },
+		BYTES(V2_PROXY "\x11\x00\x18" INET_PAIR "\x04\x00\x02\x01\xff\x03\x00\x04\x21\x48\xa3\x8b"), 2, false,
+		{ "192.0.2.1:40000", "198.51.100.2:443" } },
+	{ "v2 checksum, UNSPEC", BYTES(V2_PROXY "\x00\x00\x07\x03\x00\x04\x3e\xc9\x89\x4e"), 2, false, { 0 } },
 };
 
 static void assert_header(const struct proxy_header *h, const struct valid_case *c)
@@ -357,10 +349,10 @@ static void test_each_version_is_decoded_alone_too(void **state)
 		const char *why = NULL;
 		struct proxy_header h;
 
-		assert_int_equal(proxy_v1_decode(c->bytes, c->length, &h, &why),
-			c->version == 1 ? PROXY_OK : PROXY_E_BAD);
-		assert_int_equal(proxy_v2_decode(c->bytes, c->length, &h, &why),
-			c->version == 2 ? PROXY_OK : PROXY_E_BAD);
+		assert_int_equal(
+			proxy_v1_decode(c->bytes, c->length, &h, &why), c->version == 1 ? PROXY_OK : PROXY_E_BAD);
+		assert_int_equal(
+			proxy_v2_decode(c->bytes, c->length, &h, &why), c->version == 2 ? PROXY_OK : PROXY_E_BAD);
 		assert_non_null(why);
 		assert_header(&h, c);
 	}
@@ -459,11 +451,9 @@ static const struct bad_case {
 	{ "five digits in a group", BYTES("PROXY TCP6 12345:: ::2 1 2\r\n"), 16, WHY_CLIENT },
 	{ "not a hexadecimal digit", BYTES("PROXY TCP6 1:g:: ::2 1 2\r\n"), 14, WHY_CLIENT },
 	{ "dotted tail too early", BYTES("PROXY TCP6 1:2:3:4:5:1.2.3.4 ::2 1 2\r\n"), 23, WHY_CLIENT },
-	{ "dotted tail with a leading zero", BYTES("PROXY TCP6 ::ffff:1.02.3.4 ::2 1 2\r\n"), 22,
-		WHY_CLIENT },
-	{ "longer than 39 characters",
-		BYTES("PROXY TCP6 0000:0000:0000:0000:0000:ffff:255.255.255.255 ::2 1 2\r\n"), 47,
-		WHY_CLIENT },
+	{ "dotted tail with a leading zero", BYTES("PROXY TCP6 ::ffff:1.02.3.4 ::2 1 2\r\n"), 22, WHY_CLIENT },
+	{ "longer than 39 characters", BYTES("PROXY TCP6 0000:0000:0000:0000:0000:ffff:255.255.255.255 ::2 1 2\r\n"),
+		47, WHY_CLIENT },
 
 	{ "two spaces before the first port", BYTES("PROXY TCP4 1.2.3.4 5.6.7.8  1 2\r\n"), 28, WHY_EMPTY },
 	{ "two spaces before the second port", BYTES("PROXY TCP4 1.2.3.4 5.6.7.8 1  2\r\n"), 30, WHY_NUMBER },
@@ -498,28 +488,21 @@ static const struct bad_case {
 	{ "v2 unknown family", BYTES(V2_PROXY "\x41\x00\x0c" INET_PAIR), 14, WHY_FAMILY },
 	{ "v2 INET without addresses", BYTES(V2_PROXY "\x11\x00\x00"), 16, WHY_SHORT },
 	{ "v2 INET one byte short", BYTES(V2_PROXY "\x12\x00\x0b" INET_PAIR), 16, WHY_SHORT },
-	{ "v2 INET6 one byte short", BYTES(V2_PROXY "\x21\x00\x23" DB8("\x01") DB8("\x02") "\0\0\0\0"), 16,
-		WHY_SHORT },
+	{ "v2 INET6 one byte short", BYTES(V2_PROXY "\x21\x00\x23" DB8("\x01") DB8("\x02") "\0\0\0\0"), 16, WHY_SHORT },
 	{ "v2 UNIX one byte short", BYTES(V2_PROXY "\x31\x00\xd7" ZERO_108 ZERO_108), 16, WHY_SHORT },
 	{ "v2 LOCAL of 4097 bytes", BYTES(V2_LOCAL "\x00\x0f\xf1"), 16, WHY_LENGTH },
 	{ "v2 PROXY of 4112 bytes", BYTES(V2_PROXY "\x11\x10\x00"), 15, WHY_LENGTH },
 	{ "v2 length of 65535", BYTES(V2_PROXY "\x11\xff\xff"), 15, WHY_LENGTH },
-	{ "v2 one byte behind the addresses", BYTES(V2_PROXY "\x11\x00\x0d" INET_PAIR "\x04"), 16,
-		WHY_TLV_FIRST },
-	{ "v2 two bytes behind the addresses", BYTES(V2_PROXY "\x11\x00\x0e" INET_PAIR "\x04\x00"), 16,
-		WHY_TLV_FIRST },
+	{ "v2 one byte behind the addresses", BYTES(V2_PROXY "\x11\x00\x0d" INET_PAIR "\x04"), 16, WHY_TLV_FIRST },
+	{ "v2 two bytes behind the addresses", BYTES(V2_PROXY "\x11\x00\x0e" INET_PAIR "\x04\x00"), 16, WHY_TLV_FIRST },
 	{ "v2 two bytes of UNSPEC", BYTES(V2_PROXY "\x00\x00\x02\x04\x00"), 16, WHY_TLV_FIRST },
-	{ "v2 TLV one byte too long", BYTES(V2_PROXY "\x11\x00\x10" INET_PAIR "\x04\x00\x02xx"), 31,
-		WHY_TLV_LONG },
-	{ "v2 TLV of 65535 bytes", BYTES(V2_PROXY "\x11\x00\x10" INET_PAIR "\x04\xff\xffx"), 30,
-		WHY_TLV_LONG },
-	{ "v2 second TLV too long", BYTES(V2_PROXY "\x00\x00\x07\x04\x00\x01x\x04\x00\x01"), 23,
-		WHY_TLV_LONG },
+	{ "v2 TLV one byte too long", BYTES(V2_PROXY "\x11\x00\x10" INET_PAIR "\x04\x00\x02xx"), 31, WHY_TLV_LONG },
+	{ "v2 TLV of 65535 bytes", BYTES(V2_PROXY "\x11\x00\x10" INET_PAIR "\x04\xff\xffx"), 30, WHY_TLV_LONG },
+	{ "v2 second TLV too long", BYTES(V2_PROXY "\x00\x00\x07\x04\x00\x01x\x04\x00\x01"), 23, WHY_TLV_LONG },
 	{ "v2 one byte behind a TLV", BYTES(V2_PROXY "\x00\x00\x05\x04\x00\x01xx"), 19, WHY_TLV_LAST },
 	{ "v2 two bytes behind a TLV", BYTES(V2_PROXY "\x00\x00\x05\x04\x00\x00xx"), 19, WHY_TLV_LAST },
 	{ "v2 checksum of 3 bytes", BYTES(V2_PROXY "\x00\x00\x07\x03\x00\x03\0\0\0\0"), 19, WHY_CRC_SIZE },
-	{ "v2 checksum of 5 bytes", BYTES(V2_PROXY "\x00\x00\x0b\x03\x00\x05\0\0\0\0\0\x04\0\0"), 19,
-		WHY_CRC_SIZE },
+	{ "v2 checksum of 5 bytes", BYTES(V2_PROXY "\x00\x00\x0b\x03\x00\x05\0\0\0\0\0\x04\0\0"), 19, WHY_CRC_SIZE },
 	{ "v2 checksum that leaves a byte over", BYTES(V2_PROXY "\x00\x00\x08\x03\x00\x04\0\0\0\0x"), 17,
 		WHY_TLV_LAST },
 	{ "v2 checksum of 260 bytes", BYTES(V2_PROXY "\x00\x00\x07\x03\x01\x04\0\0\0\0"), 18, WHY_CRC_SIZE },
@@ -527,8 +510,8 @@ static const struct bad_case {
 	{ "v2 two checksums", BYTES(V2_PROXY "\x00\x00\x0e\x03\x00\x04\0\0\0\0\x03\x00\x04\0\0\0\0"), 24,
 		WHY_CRC_TWICE },
 	{ "v2 checksum wrong", BYTES(V2_PROXY "\x00\x00\x07\x03\x00\x04\x3e\xc9\x89\x4f"), 23, WHY_CRC },
-	{ "v2 checksum in the other byte order", BYTES(V2_PROXY "\x00\x00\x07\x03\x00\x04\x4e\x89\xc9\x3e"),
-		23, WHY_CRC },
+	{ "v2 checksum in the other byte order", BYTES(V2_PROXY "\x00\x00\x07\x03\x00\x04\x4e\x89\xc9\x3e"), 23,
+		WHY_CRC },
 };
 
 static void test_a_malformed_header_is_refused_at_its_first_wrong_byte(void **state)
@@ -565,8 +548,8 @@ static void test_only_these_commands_and_families_of_version_2_are_known(void **
 		bool family = memchr(families, b, sizeof(families)) != NULL;
 
 		bytes[12] = (uint8_t)b;
-		assert_refused(bytes, 13, command ? PROXY_E_MORE : PROXY_E_BAD,
-			b >> 4 == 2 ? WHY_COMMAND : WHY_VERSION);
+		assert_refused(
+			bytes, 13, command ? PROXY_E_MORE : PROXY_E_BAD, b >> 4 == 2 ? WHY_COMMAND : WHY_VERSION);
 		bytes[12] = 0x21;
 		bytes[13] = (uint8_t)b;
 		assert_refused(bytes, 14, family ? PROXY_E_MORE : PROXY_E_BAD, WHY_FAMILY);
@@ -664,8 +647,7 @@ static void test_a_header_full_of_empty_tlvs_is_accepted(void **state)
 
 static void test_a_checksum_notices_every_flipped_bit(void **state)
 {
-	static const char good[] =
-		V2_PROXY "\x11\x00\x18" INET_PAIR "\x04\x00\x02\x01\xff\x03\x00\x04\x21\x48\xa3\x8b";
+	static const char good[] = V2_PROXY "\x11\x00\x18" INET_PAIR "\x04\x00\x02\x01\xff\x03\x00\x04\x21\x48\xa3\x8b";
 	uint8_t header[sizeof(good) - 1];
 	struct proxy_header h;
 

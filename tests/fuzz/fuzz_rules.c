@@ -41,8 +41,7 @@ static void check_problems(const struct problems *problems, const char *text, si
 		ASSERT(p->line >= 1 && p->line <= lines);
 		ASSERT(p->column >= 1 && p->column <= length + 1);
 		if (before)
-			ASSERT(before->line < p->line ||
-				(before->line == p->line && before->column <= p->column));
+			ASSERT(before->line < p->line || (before->line == p->line && before->column <= p->column));
 		check_message(p->message);
 	}
 }
@@ -102,8 +101,7 @@ static void check_round_trip(const struct rule_set *set, const struct limits_pro
 	for (size_t i = 0; i < set->count; i++)
 		ASSERT(memcmp(again.rules[i].id, set->rules[i].id, RULE_ID_SIZE) == 0);
 	rules_format(&again, &second);
-	ASSERT(second.ok && first.length == second.length &&
-		memcmp(first.bytes, second.bytes, first.length) == 0);
+	ASSERT(second.ok && first.length == second.length && memcmp(first.bytes, second.bytes, first.length) == 0);
 	rules_free(&again);
 	text_free(&first);
 	text_free(&second);

@@ -373,7 +373,6 @@ def wires(net, program):
     return lay
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sides", [["client"], ["origin"], ["client", "origin"]], ids="+".join)
 def test_tcp_streams_are_intact_over_wires_that_lose_repeat_delay_and_reorder(net, wires, sides):
     port = free_port()
@@ -558,6 +557,18 @@ def test_a_udp_session_follows_a_changed_route(net, fast):
     finally:
         with net.inside("origin"):
             net.ip("addr del 10.77.9.9/32 dev lo")
+
+
+def test_a_link_that_was_not_there_at_the_start_carries_sessions_too(net):
+    port = free_port()
+    e = net.start(f"udp:{port} 10.77.7.2 {port} off off\n")
+    net.link("edge e3 10.77.7.1/24", "origin o3 10.77.7.2/24")
+    with origin_of(net, UdpOrigin, address="10.77.7.2", port=port), udp_from(net, port, "10.77.1.1", "10.77.1.2") as client:
+        for n in range(3 * ENTER):
+            assert ask(client, b"%d" % n) == b"%d" % n
+    e.stop_clean()
+    flow, = e.flows()
+    assert flow["datagrams_in"] == flow["datagrams_out"] == 3 * ENTER
 
 
 @FAST

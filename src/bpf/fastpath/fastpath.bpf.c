@@ -5,7 +5,8 @@
  * checksums corrected, and goes on: up the stack when client and origin are on this machine, out of a device otherwise.
  *
  * Whatever is unusual is left alone and so reaches user space, which still has the session's sockets: fragments, IP
- * options and extension headers, a hop limit that runs out, packets larger than the way out takes, no route, other families.
+ * options and extension headers, a hop limit that runs out, packets larger than the way out takes, no route, other
+ * families.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -19,9 +20,9 @@
 
 #include "bpf/shared.h"
 
-#define NEXT		  (-1) /* TCX_NEXT, TC_ACT_UNSPEC: as if we had not been asked */
-#define IP_FRAGMENT	  0x3fff /* more fragments, or an offset */
-#define LOOPBACK_IFINDEX  1 /* of every network namespace */
+#define NEXT		 (-1)	/* TCX_NEXT, TC_ACT_UNSPEC: as if we had not been asked */
+#define IP_FRAGMENT	 0x3fff /* more fragments, or an offset */
+#define LOOPBACK_IFINDEX 1	/* of every network namespace */
 
 /* Both directions of each session, by the packet as it arrives. */
 struct {
@@ -114,7 +115,8 @@ static __always_inline _Bool can_leave(struct __sk_buff *skb, const struct packe
 	return p->hops > 1 && (skb->gso_size || bpf_check_mtu(skb, target->ifindex, &mtu, 0, 0) == 0);
 }
 
-static __always_inline void rewrite_v4(struct __sk_buff *skb, const struct packet *p, const struct fast_tuple *to, __u8 hops)
+static __always_inline void rewrite_v4(
+	struct __sk_buff *skb, const struct packet *p, const struct fast_tuple *to, __u8 hops)
 {
 	__u32 from_addrs[2], to_addrs[2];
 	__u16 hops_word[2];
@@ -126,7 +128,8 @@ static __always_inline void rewrite_v4(struct __sk_buff *skb, const struct packe
 	__builtin_memcpy(&to_addrs[1], to->daddr + 12, 4);
 	diff = bpf_csum_diff(from_addrs, sizeof(from_addrs), to_addrs, sizeof(to_addrs), 0);
 	bpf_l3_csum_replace(skb, ETH_HLEN + offsetof(struct iphdr, check), 0, diff, 0);
-	bpf_l4_csum_replace(skb, p->l4 + offsetof(struct udphdr, check), 0, diff, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0);
+	bpf_l4_csum_replace(
+		skb, p->l4 + offsetof(struct udphdr, check), 0, diff, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0);
 	bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct iphdr, saddr), to_addrs, sizeof(to_addrs), 0);
 	if (hops != p->hops) {
 		hops_word[0] = bpf_htons((__u16)(p->hops << 8));
@@ -136,7 +139,8 @@ static __always_inline void rewrite_v4(struct __sk_buff *skb, const struct packe
 	}
 }
 
-static __always_inline void rewrite_v6(struct __sk_buff *skb, const struct packet *p, const struct fast_tuple *to, __u8 hops)
+static __always_inline void rewrite_v6(
+	struct __sk_buff *skb, const struct packet *p, const struct fast_tuple *to, __u8 hops)
 {
 	__u32 from_addrs[8], to_addrs[8];
 	__s64 diff;
@@ -144,13 +148,15 @@ static __always_inline void rewrite_v6(struct __sk_buff *skb, const struct packe
 	__builtin_memcpy(from_addrs, p->tuple.saddr, 32);
 	__builtin_memcpy(to_addrs, to->saddr, 32);
 	diff = bpf_csum_diff(from_addrs, sizeof(from_addrs), to_addrs, sizeof(to_addrs), 0);
-	bpf_l4_csum_replace(skb, p->l4 + offsetof(struct udphdr, check), 0, diff, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0);
+	bpf_l4_csum_replace(
+		skb, p->l4 + offsetof(struct udphdr, check), 0, diff, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0);
 	bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, saddr), to_addrs, sizeof(to_addrs), 0);
 	if (hops != p->hops)
 		bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, hop_limit), &hops, 1, 0);
 }
 
-static __always_inline void rewrite(struct __sk_buff *skb, const struct packet *p, const struct fast_tuple *to, __u8 hops)
+static __always_inline void rewrite(
+	struct __sk_buff *skb, const struct packet *p, const struct fast_tuple *to, __u8 hops)
 {
 	__u32 from_ports, to_ports;
 	__s64 diff;

@@ -236,7 +236,8 @@ int fastpath_open(struct text *ret_why, struct fastpath **ret_fastpath)
 	if (r)
 		goto failed;
 	fp->sessions_fd = bpf_map__fd(fp->skeleton->maps.sessions);
-	counters = mmap(NULL, COUNTERS_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(fp->skeleton->maps.counters), 0);
+	counters = mmap(
+		NULL, COUNTERS_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(fp->skeleton->maps.counters), 0);
 	if (counters == MAP_FAILED) {
 		r = fault(-errno);
 		goto failed;

@@ -19,7 +19,7 @@
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, STEER_WORDS * STEER_PROTOCOLS);
+	__uint(max_entries, STEER_WORDS *STEER_PROTOCOLS);
 	__type(key, __u32);
 	__type(value, __u64);
 } ports SEC(".maps");
@@ -35,7 +35,7 @@ struct {
 /* One socket of the SO_REUSEPORT group for each protocol and family; the kernel then chooses within the group. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SOCKMAP);
-	__uint(max_entries, STEER_PROTOCOLS * STEER_FAMILIES);
+	__uint(max_entries, STEER_PROTOCOLS *STEER_FAMILIES);
 	__type(key, __u32);
 	__type(value, __u64);
 } sockets SEC(".maps");
@@ -54,7 +54,8 @@ static _Bool is_edge_port(__u32 protocol, __u32 port)
 
 static _Bool is_edge_address(const struct bpf_sk_lookup *ctx)
 {
-	/* both families are read, so that the compiler has no reason to select a field by pointer: the verifier forbids that */
+	/* both families are read, so that the compiler has no reason to select a field by pointer: the verifier forbids
+	 * that */
 	__u32 v4 = ctx->local_ip4;
 	__u32 v6[4] = { ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2], ctx->local_ip6[3] };
 	struct steer_address a = { .ip = { [10] = 0xff, [11] = 0xff } };

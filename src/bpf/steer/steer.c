@@ -19,7 +19,8 @@
 #include "steer.skel.h"
 #pragma GCC diagnostic pop
 
-_Static_assert((int)PROTOCOL_TCP == (int)STEER_TCP && (int)PROTOCOL_UDP == (int)STEER_UDP, "one numbering of protocols");
+_Static_assert(
+	(int)PROTOCOL_TCP == (int)STEER_TCP && (int)PROTOCOL_UDP == (int)STEER_UDP, "one numbering of protocols");
 
 enum { PORTS_BYTES = STEER_WORDS * STEER_PROTOCOLS * sizeof(uint64_t) };
 
@@ -48,7 +49,8 @@ static int fill_sockets(struct steer_bpf *skeleton, const struct steer_sockets *
 		int fd = sockets->fd[i / STEER_FAMILIES][i % STEER_FAMILIES];
 
 		if (fd >= 0 &&
-			bpf_map_update_elem(bpf_map__fd(skeleton->maps.sockets), &i, &(uint64_t){ (uint64_t)fd }, BPF_ANY))
+			bpf_map_update_elem(
+				bpf_map__fd(skeleton->maps.sockets), &i, &(uint64_t){ (uint64_t)fd }, BPF_ANY))
 			return fault(-errno);
 	}
 	return 0;
