@@ -48,7 +48,8 @@ class _End:
         self.in_seed = self.in_total = self.got = 0
         self.header = None  # an origin's end, until the client's header is whole
         self.shut = self.eof = False
-        self.paused = False
+        self.paused = False  # does not read
+        self.held = False  # does not send
 
     def write(self):
         if self.head:
@@ -84,7 +85,7 @@ class _End:
         return data
 
     def wants(self):
-        return ((0 if self.shut or self.header is not None else selectors.EVENT_WRITE) |
+        return ((0 if self.shut or self.held or self.header is not None else selectors.EVENT_WRITE) |
                 (0 if self.eof or self.paused else selectors.EVENT_READ))
 
     def done(self):
@@ -133,10 +134,12 @@ class _Ends:
 class StreamOrigin(_Ends):
     """The origin's ends, in a thread of their own."""
 
-    def __init__(self, address="127.0.0.1", port=None, chunk=1 << 16):
+    def __init__(self, address="127.0.0.1", port=None, chunk=1 << 16, held=False):
         super().__init__()
         self.address = address
         self.chunk = chunk
+        self.held = held  # nothing is sent before release()
+        self.ends = []
         self.rng = random.Random(1)
         self.listener = socket.socket(resolve_family(address), socket.SOCK_STREAM)
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -154,8 +157,10 @@ class StreamOrigin(_Ends):
         while True:
             for key, events in self.selector.select():
                 if key.fileobj is self._stopped:
-                    return
-                if key.fileobj is self.listener:
+                    if self._stopped.recv(1) == b"x":
+                        return
+                    self._release()
+                elif key.fileobj is self.listener:
                     self._accept()
                 else:
                     self.step(key, events)
@@ -165,9 +170,24 @@ class StreamOrigin(_Ends):
             while True:
                 end = _End(self.listener.accept()[0], self.chunk, self.rng)
                 end.header = b""
+                end.held = self.held
+                self.ends.append(end)
                 self.add(end)
         except BlockingIOError:
             pass
+
+    def release(self):
+        """All ends begin to send."""
+        self._stop.send(b"r")
+
+    def _release(self):
+        self.held = False
+        for end in self.ends:
+            end.held = False
+            if end.sock in self.selector.get_map():
+                self.selector.modify(end.sock, end.wants(), end)
+            elif end.sock.fileno() >= 0:
+                self.add(end)
 
     def __enter__(self):
         return self

@@ -50,9 +50,10 @@ struct fast_target {
 	__u32 slot;	 /* of the session's counters */
 	__u32 direction; /* FAST_TO_ORIGIN or FAST_TO_CLIENT */
 	__u32 local; /* 1: client and origin are on this machine: packets of the loopback interface, delivered there */
-	__u32 ifindex; /* where they leave when not local */
+	__u32 ifindex;	  /* where they leave when not local */
+	__u32 max_length; /* longer IP packets go to user space; of no matter when local */
 };
-_Static_assert(sizeof(struct fast_target) == 52, "no padding");
+_Static_assert(sizeof(struct fast_target) == 56, "no padding");
 
 /* Written by the program alone, read by user space through the map's memory. */
 struct fast_counters {

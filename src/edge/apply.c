@@ -85,7 +85,6 @@ static int make_snapshot(struct edge *e, struct rule_set *set, struct snapshot *
 	r = snapshot_new(set, e->version + 1, release_rule, &s);
 	if (r)
 		return r;
-	resolver_configure(e->resolver, &s->set.node);
 	for (size_t i = 0; i < s->set.count; i++) {
 		struct snapshot_rule *rule = &s->rules[i];
 
@@ -109,6 +108,7 @@ static void set_snapshot(struct edge *e, struct snapshot *next)
 	e->snapshot = next;
 	pthread_mutex_unlock(&e->snapshot_lock);
 	e->version = next->version;
+	resolver_configure(e->resolver, &next->set.node);
 	snapshot_unref(old);
 }
 

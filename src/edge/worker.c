@@ -375,6 +375,19 @@ static void *worker_main(void *arg)
 	return NULL;
 }
 
+/* For the fast path, which has to follow the routes. */
+static int watch_routes(struct worker *w)
+{
+	w->env.route_fd = route_open();
+	w->env.route_watch_fd = route_watch();
+	if (w->env.route_fd < 0)
+		return w->env.route_fd;
+	if (w->env.route_watch_fd < 0)
+		return w->env.route_watch_fd;
+	source_init(&w->env.routes, udp_fast_routes_ready);
+	return loop_add(&w->env.loop, w->env.route_watch_fd, &w->env.routes, EPOLLIN);
+}
+
 int worker_new(struct worker **ret_worker, unsigned int index, struct node_state *node, struct flow_log *log,
 	struct snapshot *snapshot, struct bound_sockets *sockets, uint32_t max_flows, struct fastpath *fastpath,
 	struct mailbox *main, int core)
@@ -392,7 +405,8 @@ int worker_new(struct worker **ret_worker, unsigned int index, struct node_state
 	list_init(&w->env.fast_sessions);
 	timer_init(&w->env.fast_timer, udp_fast_sweep);
 	w->env.fastpath = fastpath;
-	w->env.route_fd = -1;
+	w->env.route_fd = w->env.route_watch_fd = -1;
+	w->env.loop.epoll_fd = -1;
 	w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	w->main = main;
 	w->core = core;
@@ -419,8 +433,7 @@ int worker_new(struct worker **ret_worker, unsigned int index, struct node_state
 	if (r == 0)
 		r = udp_table_new(&w->env, max_flows);
 	if (r == 0 && fastpath) {
-		w->env.route_fd = route_open();
-		r = MIN(w->env.route_fd, 0);
+		r = watch_routes(w);
 	}
 	if (r == 0)
 		r = mailbox_init(&w->mailbox, &w->env.loop, w);
@@ -458,6 +471,8 @@ void worker_free(struct worker *w)
 		munmap(w->env.scratch, RELAY_BUFFER_SIZE);
 	if (w->env.route_fd >= 0)
 		close(w->env.route_fd);
+	if (w->env.route_watch_fd >= 0)
+		close(w->env.route_watch_fd);
 	if (w->spare_fd >= 0)
 		close(w->spare_fd);
 	snapshot_unref(w->env.snapshot);

@@ -54,7 +54,10 @@ struct flow_env {
 	struct list fast_sessions; /* struct udp_session.fast: those that the kernel carries */
 	struct timer fast_timer;   /* reads their counters */
 	int route_fd;		   /* for route_lookup() */
-	bool stopping;		   /* no new flows */
+	int route_watch_fd;
+	struct source routes; /* routes have changed */
+	bool routes_changed;  /* since the last sweep */
+	bool stopping;	      /* no new flows */
 	counter counters[COUNTER_N];
 	counter dropped[DROP_N]; /* datagrams of no rule */
 	counter refused[END_N];	 /* connections of no rule, or before one was looked for */

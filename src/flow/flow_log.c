@@ -386,9 +386,10 @@ int flow_log_open(struct flow_log_writer *w, const char *path, unsigned int work
 	*w = (struct flow_log_writer){ .path = path, .fd = -1, .wake_fd = -1 };
 	if (gethostname(w->host, sizeof(w->host) - 1) < 0)
 		memcpy(w->host, "node", sizeof("node"));
-	w->logs = calloc(workers, sizeof(*w->logs));
+	w->logs = aligned_alloc(64, workers * sizeof(*w->logs)); /* rings keep their ends in cache lines of their own */
 	if (!w->logs)
 		return fault(-ENOMEM);
+	memset(w->logs, 0, workers * sizeof(*w->logs));
 	for (; w->workers < workers; w->workers++) {
 		w->logs[w->workers].writer = w;
 		r = ring_init(&w->logs[w->workers].ring, FLOW_LOG_RING_SIZE);

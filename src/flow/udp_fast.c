@@ -4,8 +4,8 @@
  * bpf/fastpath; from then on user space hears of it only what the program leaves alone, and reads its counters.
  *
  * It is taken back when the session ends, when its origin becomes unreachable (the ICMP error still reaches the
- * session's socket), and when its routes, looked at again every FAST_TERM, are not there any more. Its sockets stay
- * open all the time, so nothing is lost in either direction.
+ * session's socket), and when its routes, looked at again after every change and every FAST_TERM, are not there any
+ * more. Its sockets stay open all the time, so nothing is lost in either direction.
  *
  * At the hand-over, datagrams that wait in a socket would be overtaken by those that come after them. So it is done
  * when nothing seems to be under way; a session that is never quiet is handed over all the same, and its datagrams may
@@ -26,6 +26,11 @@ enum {
 	FAST_AFTER_DATAGRAMS = 8,  /* of the client: shorter sessions are not worth two map entries */
 	FAST_WAIT_DATAGRAMS = 256, /* so many are waited for a quiet moment */
 	FAST_PAUSE_MS = 5,
+	/*
+	 * When a router on the way finds a packet too long, its ICMP message reaches the session's socket if it went to
+	 * the origin, but nobody if it went to the client. No link is narrower than this (RFC 8200, section 5).
+	 */
+	FAST_MAX_TO_CLIENT = 1280,
 	SWEEP_MS = 1000,
 };
 
@@ -67,6 +72,8 @@ static bool find_routes(struct udp_session *s, struct fastpath_session *session)
 		return false;
 	session->out_to_origin = (uint32_t)to_origin;
 	session->out_to_client = (uint32_t)to_client;
+	session->max_to_client = FAST_MAX_TO_CLIENT;
+	session->max_to_origin = to_origin ? route_mtu(fd, to_origin) : 0;
 	return true;
 }
 
@@ -172,11 +179,21 @@ void udp_fast_sweep(struct timer *timer)
 	list_for_each (node, &env->fast_sessions) {
 		struct udp_session *s = CONTAINER_OF(node, struct udp_session, fast.node);
 
-		if (env->loop.now - s->fast.since > FAST_TERM)
+		if (env->routes_changed || env->loop.now - s->fast.since > FAST_TERM)
 			refresh(s);
 		else
 			udp_fast_sync(s);
 	}
+	env->routes_changed = false;
 	if (!list_empty(&env->fast_sessions))
 		timer_start(&env->loop.timers, &env->fast_timer, env->loop.now + SWEEP_MS * NSEC_PER_MSEC);
+}
+
+void udp_fast_routes_ready(struct source *source, uint32_t events)
+{
+	struct flow_env *env = CONTAINER_OF(source, struct flow_env, routes);
+
+	(void)events;
+	route_watch_drain(env->route_watch_fd);
+	env->routes_changed = true; /* the next sweep looks at all of them: changes often come many at once */
 }

@@ -267,8 +267,8 @@ static void session_timer(struct timer *timer)
 
 static bool is_unreachable(int error)
 {
-	return error == ECONNREFUSED || error == EHOSTUNREACH || error == ENETUNREACH || error == EHOSTDOWN ||
-		error == ENOPROTOOPT || error == EPROTO;
+	return error == ECONNREFUSED || error == EHOSTUNREACH || error == EACCES || error == ENETUNREACH ||
+		error == EHOSTDOWN || error == ENOPROTOOPT || error == EPROTO;
 }
 
 static void note_unreachable(struct udp_session *s)
@@ -683,7 +683,6 @@ static void handle_batch(struct flow_env *env, unsigned int count)
 			continue;
 		}
 		client = addr_from_sockaddr(&t->in_names[i]);
-		edge.scope_id = client.scope_id;
 		s = session_for(env, &client, &edge);
 		if (!s)
 			continue;
@@ -841,6 +840,18 @@ static void adapt_read_size(struct udp_session *s, unsigned int n)
 	s->read_turn = turn;
 }
 
+/* ICMP from the origin or from on the way there. */
+static void session_error(struct udp_session *s, int error)
+{
+	if (is_unreachable(error)) {
+		note_unreachable(s);
+	} else if (error == EMSGSIZE) {
+		/* the kernel knows now how small the way is, and cuts what we send; the fast path would not */
+		udp_fast_leave(s);
+		s->fast.refused = true;
+	}
+}
+
 /* Level-triggered: what is left in the socket brings us here again in the next turn. */
 static void session_ready(struct source *source, uint32_t events)
 {
@@ -850,8 +861,8 @@ static void session_ready(struct source *source, uint32_t events)
 
 	if (s->ended)
 		return;
-	if (events & EPOLLERR && is_unreachable(sock_error(s->fd)))
-		note_unreachable(s);
+	if (events & EPOLLERR)
+		session_error(s, sock_error(s->fd));
 	if (BATCH - env->udp->out_count < s->read_size)
 		udp_flush(env);
 	if (s->ended)

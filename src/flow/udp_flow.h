@@ -35,6 +35,9 @@ void udp_flush(struct flow_env *env);
 /** udp_fast_sweep() - fire of flow_env.fast_timer (udp_fast.c) */
 void udp_fast_sweep(struct timer *timer);
 
+/** udp_fast_routes_ready() - the callback of flow_env.routes (udp_fast.c) */
+void udp_fast_routes_ready(struct source *source, uint32_t events);
+
 /** udp_reply_lend() - plain binds: answers from @port leave by this listener's socket, which stays the caller's */
 void udp_reply_lend(struct flow_env *env, int family, uint16_t port, int fd);
 

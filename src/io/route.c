@@ -4,7 +4,9 @@
 
 #include <errno.h>
 #include <linux/rtnetlink.h>
+#include <net/if.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -21,6 +23,44 @@ int route_open(void)
 	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
 
 	return fd < 0 ? fault(-errno) : fd;
+}
+
+int route_watch(void)
+{
+	struct sockaddr_nl groups = {
+		.nl_family = AF_NETLINK,
+		.nl_groups =
+			RTMGRP_LINK | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR,
+	};
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+
+	if (fd < 0)
+		return fault(-errno);
+	if (bind(fd, (struct sockaddr *)&groups, sizeof(groups)) < 0) {
+		int r = fault(-errno);
+
+		close(fd);
+		return r;
+	}
+	return fd;
+}
+
+void route_watch_drain(int fd)
+{
+	char message[ANSWER_SIZE];
+
+	/* ENOBUFS says that messages were lost: there was a change all the same */
+	while (recv(fd, message, sizeof(message), 0) > 0 || errno == ENOBUFS || errno == EINTR)
+		errno = 0;
+}
+
+uint32_t route_mtu(int fd, int ifindex)
+{
+	struct ifreq request = { .ifr_ifindex = ifindex };
+
+	if (ioctl(fd, SIOCGIFNAME, &request) < 0 || ioctl(fd, SIOCGIFMTU, &request) < 0)
+		return 0;
+	return (uint32_t)request.ifr_mtu;
 }
 
 static void put_address(struct request *request, unsigned short type, const struct ip *ip)

@@ -11,6 +11,15 @@
  */
 MUST_CHECK int route_open(void);
 
+/** route_watch() - a socket that becomes readable when routes or interfaces change. Return: the fd; -errno. */
+MUST_CHECK int route_watch(void);
+
+/** route_watch_drain() - read all that it has to say */
+void route_watch_drain(int fd);
+
+/** route_mtu() - the longest packet that leaves whole by an interface; 0 when it is gone. @fd: from route_open() */
+uint32_t route_mtu(int fd, int ifindex);
+
 /**
  * route_lookup() - the interface by which packets of ours to @to leave
  * @fd: from route_open(); one thread at a time

@@ -6,10 +6,10 @@
  * refused when it would lie more than one second ahead of now. So a burst of one second's worth is allowed, and a
  * number that lies in the past means exactly the same as a fresh one.
  *
- * Clients are counted in a table of fixed size. A slot's word holds a fingerprint of the client's key (40 bits, keyed
+ * Clients are counted in a table of fixed size. A slot's word holds a fingerprint of the client's key (39 bits, keyed
  * hash) and its number of flows (24 bits), so that finding, counting and taking over a slot are one compare-and-swap
  * each. A client without flows whose rate lies in the past is as good as unknown: its slot may be taken by another.
- * Two clients that share place and fingerprint (chance 2^-40 a pair and window) share their limits. When two workers
+ * Two clients that share place and fingerprint (chance 2^-39 a pair and window) share their limits. When two workers
  * meet a new client at the same instant, it may get two slots until both are idle, and so up to twice its limit.
  */
 #pragma once

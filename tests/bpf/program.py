@@ -41,7 +41,7 @@ class Program:
 
     def _map(self, command, name, key, value):
         k, v = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value))
-        bpf(command, struct.pack("IxxxxQQQ", self.maps[name], ctypes.addressof(k), ctypes.addressof(v), 0))
+        bpf(command, struct.pack("IxxxxQQQ", self.maps[name], ctypes.addressof(k), ctypes.addressof(v) if value else 0, 0))
         return v.raw
 
     def lookup(self, name, key, size):
@@ -51,10 +51,10 @@ class Program:
         self._map(MAP_UPDATE, name, key, value)
 
     def delete(self, name, key):
-        self._map(MAP_DELETE, name, key, b"\0")
+        self._map(MAP_DELETE, name, key, b"")
 
     def run(self, packet=None, context=b""):
-        """Return: (the program's verdict, the packet as it is afterwards)."""
+        """Return: (the program's verdict, the packet as it is afterwards). A packet must fit into one page."""
         out = ctypes.create_string_buffer(70000 if packet is not None else 1)
         data = ctypes.create_string_buffer(packet or b"", len(packet or b""))
         ctx = ctypes.create_string_buffer(context, len(context))
@@ -78,7 +78,7 @@ def look_up_socket(program, protocol, packed, port):
     """Asks an sk_lookup program about a packet to an address (4 or 16 bytes) and port: "steered", "pass" or "drop"."""
     v4 = len(packed) == 4
     context = struct.pack("QIII16sHxxI16sII", 0, 2 if v4 else 10, protocol, 0x0100007F, bytes(16), 0x3930,
-                          int.from_bytes(packed, "little") if v4 else 0, bytes(16) if v4 else packed, port, 1)
+                          int.from_bytes(packed, "little") if v4 else 0, bytes(16) if v4 else packed, port, 0)
     try:
         verdict, _ = program.run(context=context + bytes(4))
     except OSError as e:

@@ -5,6 +5,7 @@ import os
 import random
 import re
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -437,17 +438,23 @@ def test_peer_that_never_reads_makes_the_other_wait_in_bounded_memory(relay, sid
 
 
 @pytest.mark.slow
-@own_network(ipv4__tcp_wmem="4096 16384 262144")  # or the kernel keeps 4 MB a connection, and the edge next to nothing
+@own_network(ipv4__tcp_wmem="4096 16384 262144", ipv4__tcp_rmem="4096 2097152 33554432")
 def test_600_stalled_readers_stop_nobody_and_lose_nothing(edge):
-    """More than the buffers of a worker can keep. Who reads is served as ever, and all is delivered in the end."""
+    """More than the buffers of a worker can keep: the edge stands still while its receive buffers fill, and then finds
+    that no client reads. Who reads is served as ever, and all is delivered in the end."""
     port, echo_port = free_port(), free_port()
-    with StreamOrigin(chunk=1 << 18) as origin, TcpOrigin() as echo:
+    with StreamOrigin(chunk=1 << 18, held=True) as origin, TcpOrigin() as echo:
         e = edge(f"tcp:{port} 127.0.0.1 {origin.port} off off\ntcp:{echo_port} 127.0.0.1 {echo.port} off off\n",
                  workers=1)
         before = e.rss_bytes()
         clients = Clients()
         stalled = [clients.start(Job(port, 0, 2 * MB, 1 << 18), paused=True) for _ in range(600)]
         clients.run()
+        wait_until(lambda: sum(x.header is None for x in origin.ends) == 600, what="all headers at the origin")
+        e.signal(signal.SIGSTOP)
+        origin.release()
+        wait_until(lambda: min(x.sent for x in origin.ends) > 600_000, what="the edge's receive buffers to fill")
+        e.signal(signal.SIGCONT)
         wait_until(lambda: e.metric("relay_peeks_total") > 100, what="the buffers to be used up")
         with connect(echo_port) as c:
             for _ in range(10):

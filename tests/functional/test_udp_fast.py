@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """UDP sessions on the kernel's fast path: the same as in user space, and back whenever that is needed."""
+import json
 import random
 import subprocess
 
@@ -8,6 +9,12 @@ import pytest
 from harness import UdpOrigin, free_port, udp_client, wait_until
 
 ENTER = 8  # datagrams of the client after which a session is handed over (src/flow/udp_fast.c)
+
+
+def programs():
+    """The ids of all BPF programs of ours that are loaded, by name."""
+    shown = subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, text=True, check=True).stdout
+    return {(p["id"], p["name"]) for p in json.loads(shown) if p.get("name") in ("steer", "fastpath")}
 
 
 def exchange(client, payload, timeout=5):
@@ -151,12 +158,12 @@ def test_many_fast_sessions_do_not_mix(edge):
 
 def test_nothing_is_left_in_the_kernel_after_the_end(edge):
     port = free_port()
+    before = programs()
     with UdpOrigin() as origin:
         e = edge(f"udp:{port} 127.0.0.1 {origin.port} off off\n")
         client = udp_client(port)
         enter(e, client)
-        before = subprocess.run(["bpftool", "prog", "show"], capture_output=True, text=True, check=True).stdout
-        assert "name fastpath" in before
+        ours = programs() - before
+        assert {name for _, name in ours} == {"steer", "fastpath"}
         e.stop_clean()
-        wait_until(lambda: "name fastpath" not in subprocess.run(
-            ["bpftool", "prog", "show"], capture_output=True, text=True, check=True).stdout, what="the program to go")
+        wait_until(lambda: not ours & programs(), what="the programs to go")

@@ -110,9 +110,9 @@ static __always_inline _Bool parse(struct __sk_buff *skb, struct packet *p)
 /* Whether the packet can leave as it is: user space sees to those that can't. */
 static __always_inline _Bool can_leave(struct __sk_buff *skb, const struct packet *p, const struct fast_target *target)
 {
-	__u32 mtu = 0;
+	__u32 length = skb->gso_size ? skb->gso_size + p->l4 - ETH_HLEN + sizeof(struct udphdr) : p->length;
 
-	return p->hops > 1 && (skb->gso_size || bpf_check_mtu(skb, target->ifindex, &mtu, 0, 0) == 0);
+	return p->hops > 1 && length <= target->max_length;
 }
 
 static __always_inline void rewrite_v4(

@@ -19,6 +19,8 @@ struct fastpath_session {
 	uint32_t slot;		/* 0..FAST_SESSIONS_MAX-1, nobody else's */
 	uint32_t out_to_origin; /* interfaces; both 0 when client and origin are on this machine */
 	uint32_t out_to_client;
+	uint32_t max_to_origin; /* longest IP packets, when they leave by an interface */
+	uint32_t max_to_client;
 };
 
 /**
