@@ -28,12 +28,13 @@ def piece(seed, at, count):
 
 @dataclass
 class Job:
-    """One connection to be made: its port, the bytes to the origin and back, and the largest piece of a read or write."""
+    """One connection to be made: its port, the bytes to the origin and back, the largest piece of a read or write."""
     port: int
     up: int
     down: int
     chunk: int = 1 << 16
     address: str = "127.0.0.1"
+    receive_buffer: int = 0  # of the client, when it is not the system's
 
 
 class _End:
@@ -211,6 +212,8 @@ class Clients(_Ends):
     def start(self, job, paused=False):
         sock = socket.socket(resolve_family(job.address), socket.SOCK_STREAM)
         sock.setblocking(False)
+        if job.receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, job.receive_buffer)
         sock.connect_ex((job.address, job.port))
         end = _End(sock, job.chunk, self.rng)
         seed = self.rng.getrandbits(60)

@@ -52,13 +52,15 @@ struct fast_target {
 	__u32 local; /* 1: client and origin are on this machine: packets of the loopback interface, delivered there */
 	__u32 ifindex;	  /* where they leave when not local */
 	__u32 max_length; /* longer IP packets go to user space; of no matter when local */
+	__u32 observe;	  /* 1: only note that its packets come by here, and leave them alone */
 };
-_Static_assert(sizeof(struct fast_target) == 56, "no padding");
+_Static_assert(sizeof(struct fast_target) == 60, "no padding");
 
 /* Written by the program alone, read by user space through the map's memory. */
 struct fast_counters {
 	__u64 datagrams[2];
 	__u64 bytes[2];	  /* payload */
 	__u64 last_ns[2]; /* CLOCK_MONOTONIC */
+	__u64 seen[2];	  /* packets while observing */
 };
-_Static_assert(sizeof(struct fast_counters) == 48, "no padding");
+_Static_assert(sizeof(struct fast_counters) == 64, "no padding");

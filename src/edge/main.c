@@ -154,6 +154,10 @@ static int prepare(struct edge *e, struct bound_sockets *sockets, struct signals
 	char metrics[ADDR_TEXT_SIZE];
 	int r;
 
+	/* first what deinit() looks at, however far we come */
+	e->loop.epoll_fd = e->mailbox.event_fd = e->log.fd = e->log.wake_fd = -1;
+	source_init(&e->mailbox.source, NULL);
+	timer_init(&e->drain_timer, NULL);
 	e->started = clock_now();
 	list_init(&e->reload_waiters);
 	list_init(&e->reload_waiters_next);

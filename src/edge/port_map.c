@@ -3,9 +3,10 @@
 #include "base/log.h"
 #include "io/sock_diag.h"
 
+#include <dirent.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 enum { LEFT_LOG_MAX = 10 };
 
@@ -27,7 +28,8 @@ struct plan {
 	struct problems *problems;
 	enum protocol protocol;
 	unsigned int left; /* ports left to others */
-	int fd_limit;
+	ino_t *own;	   /* inodes of our own sockets, once they are needed */
+	size_t own_count;
 	uint16_t metrics_port;
 };
 
@@ -67,18 +69,43 @@ static const struct rule *find_entry(const struct plan *p, unsigned int port, si
 	return NULL;
 }
 
+/* The inodes of all our sockets, once for a plan. */
+static void collect_own(struct plan *p)
+{
+	DIR *fds = opendir("/proc/self/fd");
+	struct dirent *d;
+	size_t room = 0;
+	struct stat st;
+
+	while (fds && (d = readdir(fds))) {
+		if (fstatat(dirfd(fds), d->d_name, &st, 0) < 0 || !S_ISSOCK(st.st_mode))
+			continue;
+		if (p->own_count == room) {
+			ino_t *more = reallocarray(p->own, room ? room * 2 : 64, sizeof(*more));
+
+			if (!more)
+				break;
+			p->own = more;
+			room = room ? room * 2 : 64;
+		}
+		p->own[p->own_count++] = st.st_ino;
+	}
+	if (fds)
+		closedir(fds);
+}
+
 /*
  * Our own sockets are no reason to refuse a port: the steered ones are bound somewhere, and those that answers have
  * left by (flow/udp_reply.h) stay open for a while. But for the one that serves metrics: its port is taken.
  */
-static bool is_ours(const struct plan *p, const struct sock_diag_entry *other)
+static bool is_ours(struct plan *p, const struct sock_diag_entry *other)
 {
-	struct stat st;
-
 	if (p->protocol == PROTOCOL_TCP && other->local.port == p->metrics_port)
 		return false;
-	for (int fd = 0; fd < p->fd_limit; fd++)
-		if (fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_ino == other->inode)
+	if (!p->own)
+		collect_own(p);
+	for (size_t i = 0; i < p->own_count; i++)
+		if (p->own[i] == other->inode)
 			return true;
 	return false;
 }
@@ -132,7 +159,6 @@ int port_plan(const struct rule_set *set, const struct options *options, const s
 		.held = held,
 		.serve = ret_serve,
 		.problems = problems,
-		.fd_limit = (int)sysconf(_SC_OPEN_MAX),
 	};
 
 	memset(ret_serve, 0, sizeof(*ret_serve));
@@ -143,12 +169,15 @@ int port_plan(const struct rule_set *set, const struct options *options, const s
 		plan.protocol = (enum protocol)i;
 		plan.left = 0;
 		r = sock_diag_listeners(i == PROTOCOL_TCP, other_listener, &plan);
-		if (r)
+		if (r) {
+			free(plan.own);
 			return r;
+		}
 		if (plan.left > LEFT_LOG_MAX)
 			log_info("%u more %s ports are left to other programs", plan.left - LEFT_LOG_MAX,
 				protocol_name(plan.protocol));
 	}
+	free(plan.own);
 	if (problems->count) {
 		problems_sort(problems);
 		return RULES_E_WRONG;

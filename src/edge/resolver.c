@@ -54,7 +54,7 @@ struct resolver {
 	int64_t min_ms;
 	int64_t max_ms;
 	struct server_list servers; /* as configured; empty: those of the system */
-	struct ares_addr_port_node *system_servers;
+	bool ending;
 	uint64_t lookup_count;
 	uint64_t failure_count;
 };
@@ -89,7 +89,8 @@ static void socket_ready(struct source *source, uint32_t events)
 
 	if (s->fd == ARES_SOCKET_BAD)
 		return;
-	ares_process_fd(r->channel, read ? s->fd : ARES_SOCKET_BAD, events & EPOLLOUT ? s->fd : ARES_SOCKET_BAD);
+	ares_process_fd(
+		r->channel, read ? s->fd : ARES_SOCKET_BAD, events == 0 || events & EPOLLOUT ? s->fd : ARES_SOCKET_BAD);
 	if (s->fd == still.fd && poll(&still, 1, 0) > 0 && still.revents & POLLIN)
 		loop_again(r->loop, &s->source);
 	arm(r);
@@ -115,8 +116,11 @@ static void socket_state(void *arg, ares_socket_t fd, int readable, int writable
 		}
 		return;
 	}
-	if (s)
+	if (s) {
+		/* there is something to write, and the edge that said it could be written to is used up */
+		loop_again(r->loop, &s->source);
 		return;
+	}
 	s = find_socket(r, ARES_SOCKET_BAD);
 	if (!s)
 		return; /* the query times out and is tried again */
@@ -233,8 +237,10 @@ static void answered(void *arg, int status, int timeouts, struct ares_addrinfo *
 		count = collect(result, ips, &ttl_s);
 	if (result)
 		ares_freeaddrinfo(result);
-	if (status == ARES_EDESTRUCTION)
+	if (status == ARES_EDESTRUCTION && l->resolver->ending)
 		lookup_free(l);
+	else if (status == ARES_EDESTRUCTION)
+		again_in(l, 0); /* the servers were changed */
 	else if (count)
 		succeeded(l, ips, count, ttl_s);
 	else
@@ -297,34 +303,61 @@ void resolver_workers(struct resolver *r, struct worker **workers)
 	}
 }
 
-static void set_servers(struct resolver *r, const struct server_list *servers)
+static int open_channel(struct resolver *r, ares_channel *ret_channel)
+{
+	struct ares_options options = {
+		.timeout = QUERY_TIMEOUT_MS,
+		.tries = QUERY_TRIES,
+		.sock_state_cb = socket_state,
+		.sock_state_cb_data = r,
+	};
+
+	return ares_init_options(ret_channel, &options, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
+}
+
+static int set_servers(ares_channel channel, const struct server_list *servers)
 {
 	char bytes[SERVER_LIST_MAX * ADDR_TEXT_SIZE];
 	struct text csv = text_fixed(bytes, sizeof(bytes));
-	int status;
 
+	if (servers->count == 0)
+		return ARES_SUCCESS; /* a new channel has those of the system */
 	for (size_t i = 0; i < servers->count; i++) {
 		char server[ADDR_TEXT_SIZE];
 
 		addr_format(&servers->items[i], server);
 		text_printf(&csv, "%s%s", i ? "," : "", server);
 	}
-	status = ares_set_servers_ports_csv(r->channel, csv.bytes);
-	if (status != ARES_SUCCESS)
-		log_error("resolver: servers %s: %s", csv.bytes, ares_strerror(status));
+	return ares_set_servers_ports_csv(channel, csv.bytes);
+}
+
+/* c-ares changes no servers while queries run, so a new channel takes over; what runs on the old one is asked again. */
+static void change_servers(struct resolver *r, const struct server_list *servers)
+{
+	ares_channel old = r->channel, channel;
+	int status = open_channel(r, &channel);
+
+	if (status == ARES_SUCCESS) {
+		status = set_servers(channel, servers);
+		if (status != ARES_SUCCESS)
+			ares_destroy(channel);
+	}
+	if (status != ARES_SUCCESS) {
+		log_error("resolver: the old servers stay in use: %s", ares_strerror(status));
+		return;
+	}
+	r->channel = channel;
+	r->servers = *servers;
+	ares_destroy(old);
+	arm(r);
 }
 
 void resolver_configure(struct resolver *r, const struct node_settings *settings)
 {
 	r->min_ms = settings->resolve_min_ms;
 	r->max_ms = MAX(settings->resolve_max_ms, settings->resolve_min_ms);
-	if (memcmp(&settings->resolvers, &r->servers, sizeof(r->servers)) == 0)
-		return;
-	r->servers = settings->resolvers;
-	if (r->servers.count)
-		set_servers(r, &r->servers);
-	else if (ares_set_servers_ports(r->channel, r->system_servers) != ARES_SUCCESS)
-		log_error("resolver: the servers of the system can't be set again");
+	if (memcmp(&settings->resolvers, &r->servers, sizeof(r->servers)) != 0)
+		change_servers(r, &settings->resolvers);
 }
 
 struct resolver_stats resolver_stats(const struct resolver *r)
@@ -341,12 +374,6 @@ struct resolver_stats resolver_stats(const struct resolver *r)
 int resolver_new(struct loop *loop, unsigned int workers, struct resolver **ret_resolver)
 {
 	struct resolver *r = calloc(1, sizeof(*r));
-	struct ares_options options = {
-		.timeout = QUERY_TIMEOUT_MS,
-		.tries = QUERY_TRIES,
-		.sock_state_cb = socket_state,
-		.sock_state_cb_data = r,
-	};
 	int status;
 
 	if (!r)
@@ -362,10 +389,7 @@ int resolver_new(struct loop *loop, unsigned int workers, struct resolver **ret_
 	}
 	status = ares_library_init(ARES_LIB_INIT_ALL);
 	if (status == ARES_SUCCESS)
-		status = ares_init_options(
-			&r->channel, &options, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
-	if (status == ARES_SUCCESS)
-		status = ares_get_servers_ports(r->channel, &r->system_servers);
+		status = open_channel(r, &r->channel);
 	if (status != ARES_SUCCESS) {
 		free(r);
 		return fault(status == ARES_ENOMEM ? -ENOMEM : -EIO);
@@ -378,8 +402,8 @@ void resolver_free(struct resolver *r)
 {
 	if (!r)
 		return;
+	r->ending = true;
 	ares_destroy(r->channel); /* calls back for what runs */
-	ares_free_data(r->system_servers);
 	ares_library_cleanup();
 	while (!list_empty(&r->lookups))
 		lookup_free(CONTAINER_OF(r->lookups.next, struct lookup, node));

@@ -43,8 +43,9 @@ enum step tcp_announce(struct tcp_flow *f)
 		return tcp_end(f, END_FAULT, END_SIDE_FIRST);
 	if (client->readable)
 		n = recv(client->fd, scratch + header, FIRST_READ_SIZE, 0);
-	/* an error or an end shows itself again when the relay reads */
-	n = MAX(n, 0);
+	if (n < 0 && errno != EAGAIN)
+		return tcp_end_of_error(f, SIDE_CLIENT, errno);
+	n = MAX(n, 0); /* an end of stream shows itself again when the relay reads */
 	length = (size_t)header + (size_t)n;
 	sent = send(origin->fd, scratch, length, MSG_NOSIGNAL);
 	if (sent < 0 && errno != EAGAIN)

@@ -373,6 +373,7 @@ static void *writer_main(void *arg)
 			continue;
 		}
 		atomic_store(&w->asleep, true);
+		atomic_thread_fence(memory_order_seq_cst); /* asleep before the look at the rings' heads */
 		if (!drain_all(w, &p) && !atomic_load(&w->stop) && !atomic_load(&w->reopen) && !p.blocked)
 			wait_for(w, false, -1);
 		atomic_store(&w->asleep, false);

@@ -131,6 +131,7 @@ static enum pump_result pump_error(struct tcp_flow *f, enum side_id side, int er
 {
 	/* a failed write says EPIPE when the RST came earlier; the reason is the same */
 	tcp_end_of_error(f, side, error);
+	f->side[side].failed = true;
 	return PUMP_ENDED;
 }
 
@@ -208,8 +209,9 @@ static enum pump_result pump(struct tcp_flow *f, enum side_id from_id)
 			return result;
 	}
 	if (from->eof && !to->pending) {
-		if (!to->eof) {
-			/* half-close; when both ends are over, close() says the same without this call */
+		if (!to->eof || from->pending) {
+			/* half-close; when the other direction is over and delivered, close() says the same without
+			 * this call */
 			f->first_eof = (uint8_t)from_id;
 			shutdown(to->fd, SHUT_WR);
 		}
@@ -224,15 +226,33 @@ static enum pump_result pump(struct tcp_flow *f, enum side_id from_id)
  * The kernel reports an error on a side. What it still holds of that side's bytes is passed on as far as the other side
  * takes it, then the flow ends; the end itself is passed on as RST, never as a FIN.
  */
-static enum step side_failed(struct tcp_flow *f, enum side_id id)
+static void pass_on_rest(struct tcp_flow *f, enum side_id id)
 {
 	struct tcp_side *from = &f->side[id], *to = &f->side[id == SIDE_CLIENT ? SIDE_ORIGIN : SIDE_CLIENT];
-	int error = sock_error(from->fd);
 
-	if (!to->shut && flush(f, to) == 0 && !to->pending)
+	from->readable = true;
+	if (!to->shut && !to->failed && flush(f, to) == 0 && !to->pending)
 		while (!from->eof && to->writable && pump_once(f, id, from, to) == PUMP_AGAIN)
 			;
+}
+
+static enum step side_failed(struct tcp_flow *f, enum side_id id)
+{
+	int error = sock_error(f->side[id].fd);
+
+	pass_on_rest(f, id);
 	return tcp_end_of_error(f, id, error);
+}
+
+/* A read or a write has failed and tcp_end() was told why; the side may have sent something before. */
+static enum step pump_failed(struct tcp_flow *f)
+{
+	uint8_t why = f->end, side = f->end_side;
+
+	for (int i = 0; i < SIDE_N; i++)
+		if (f->side[i].failed)
+			pass_on_rest(f, (enum side_id)i);
+	return tcp_end(f, (enum end_reason)why, (enum end_side)side);
 }
 
 static void set_keepalive(struct tcp_flow *f)
@@ -274,11 +294,12 @@ enum step tcp_relay(struct tcp_flow *f)
 		f->last_activity = f->flow.env->loop.now;
 		tcp_timer(f, MIN(f->flow.rule->rule->settings.idle_timeout_ms, (int64_t)SETTLE_MS));
 	}
+	for (int i = 0; i < SIDE_N; i++)
+		if (f->side[i].failed)
+			return side_failed(f, (enum side_id)i);
 	for (int i = 0; i < SIDE_N; i++) {
 		enum side_id id = (enum side_id)i;
 
-		if (f->side[id].failed)
-			return side_failed(f, id);
 		switch (pump(f, id)) {
 		case PUMP_DONE:
 			break;
@@ -286,7 +307,7 @@ enum step tcp_relay(struct tcp_flow *f)
 			loop_again(&f->flow.env->loop, &f->side[id].source);
 			break;
 		case PUMP_ENDED:
-			return STEP_END;
+			return pump_failed(f);
 		}
 	}
 	if (f->side[SIDE_CLIENT].shut && f->side[SIDE_ORIGIN].shut)

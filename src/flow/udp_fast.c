@@ -11,6 +11,10 @@
  * when nothing seems to be under way; a session that is never quiet is handed over all the same, and its datagrams may
  * be out of order once.
  *
+ * A session is handed over in two steps, since netfilter may translate addresses on the way to or from this machine,
+ * and the program comes before it: first it only notes whether packets of both directions come by as user space knows
+ * them.
+ *
  * What can be carried: sessions of rules with pass mode off that do not count answers, both ends of one family, both
  * on this machine or neither.
  */
@@ -31,6 +35,7 @@ enum {
 	 * the origin, but nobody if it went to the client. No link is narrower than this (RFC 8200, section 5).
 	 */
 	FAST_MAX_TO_CLIENT = 1280,
+	FAST_OBSERVE_DATAGRAMS = 64, /* without packets of both directions: something translates them */
 	SWEEP_MS = 1000,
 };
 
@@ -77,18 +82,49 @@ static bool find_routes(struct udp_session *s, struct fastpath_session *session)
 	return true;
 }
 
-static void enter(struct udp_session *s)
+/* First step: the program notes whether packets of both directions come by. */
+static void observe(struct udp_session *s)
 {
-	struct flow_env *env = s->flow.env;
 	struct fastpath_session session;
 
 	s->fast.refused = true;
 	if (sock_local(s->fd, &s->fast.local) || s->flow.client.scope_id || s->fast.local.scope_id ||
 		addr_family(&s->flow.client) != addr_family(&s->flow.origin))
 		return;
-	if (!describe(s, &session) || !find_routes(s, &session) || fastpath_add(env->fastpath, &session))
+	if (!describe(s, &session) || !find_routes(s, &session))
+		return;
+	session.observe = true;
+	if (fastpath_add(s->flow.env->fastpath, &session))
 		return;
 	s->fast.refused = false;
+	s->fast.observed = true;
+	s->fast.observed_from = s->flow.datagrams_in;
+}
+
+static bool both_seen(const struct udp_session *s)
+{
+	const struct fast_counters *c;
+	uint32_t slot;
+
+	if (!slot_of(s, &slot))
+		return false;
+	c = fastpath_counters(s->flow.env->fastpath, slot);
+	return __atomic_load_n(&c->seen[FAST_TO_ORIGIN], __ATOMIC_RELAXED) &&
+		__atomic_load_n(&c->seen[FAST_TO_CLIENT], __ATOMIC_RELAXED);
+}
+
+/* Second step: the program carries them. */
+static void enter(struct udp_session *s)
+{
+	struct flow_env *env = s->flow.env;
+	struct fastpath_session session;
+
+	if (!describe(s, &session) || !find_routes(s, &session) || fastpath_update(env->fastpath, &session)) {
+		udp_fast_leave(s);
+		s->fast.refused = true;
+		return;
+	}
+	s->fast.observed = false;
 	s->fast.seen = (struct fast_counters){ 0 };
 	s->fast.since = env->loop.now;
 	env_count(env, COUNTER_FAST_SESSIONS);
@@ -109,11 +145,17 @@ void udp_fast_consider(struct udp_session *s, nsec_t pause)
 	const struct rule *rule = s->flow.rule->rule;
 
 	if (!s->flow.env->fastpath || is_fast(s) || s->fast.refused || !s->answered || s->unreachable || s->ended ||
-		s->flow.datagrams_in < FAST_AFTER_DATAGRAMS ||
-		(!is_quiet(s, pause) && s->flow.datagrams_in < FAST_WAIT_DATAGRAMS) || rule->pass != PASS_OFF ||
-		rule->settings.answers)
+		s->flow.datagrams_in < FAST_AFTER_DATAGRAMS || rule->pass != PASS_OFF || rule->settings.answers)
 		return;
-	enter(s);
+	if (!s->fast.observed) {
+		observe(s);
+	} else if (both_seen(s)) {
+		if (is_quiet(s, pause) || s->flow.datagrams_in >= FAST_WAIT_DATAGRAMS)
+			enter(s);
+	} else if (s->flow.datagrams_in - s->fast.observed_from >= FAST_OBSERVE_DATAGRAMS) {
+		udp_fast_leave(s);
+		s->fast.refused = true;
+	}
 }
 
 /* What the program has counted since the last look. */
@@ -152,8 +194,9 @@ void udp_fast_leave(struct udp_session *s)
 {
 	struct fastpath_session session;
 
-	if (!is_fast(s))
+	if (!is_fast(s) && !s->fast.observed)
 		return;
+	s->fast.observed = false;
 	if (describe(s, &session))
 		fastpath_remove(s->flow.env->fastpath, &session);
 	udp_fast_sync(s); /* nothing is counted any more, so this is the last of it */

@@ -355,6 +355,18 @@ static void session_move(struct udp_session *s)
 
 /* --- beginning --- */
 
+static void say_no_reply_socket(struct flow_env *env, const struct addr *edge, int error)
+{
+	char text[ADDR_TEXT_SIZE];
+	unsigned int suppressed;
+
+	if (!log_allowed(&env->node->refusals[END_NO_SESSION], env->loop.now, &suppressed))
+		return;
+	addr_format(edge, text);
+	log_error("udp %s: no socket to answer from: %s (%u more since the last message)", text, fault_text(error),
+		suppressed);
+}
+
 static struct udp_session *session_new(struct flow_env *env, struct snapshot_rule *rule, uint64_t hash,
 	const struct addr *client, const struct addr *edge)
 {
@@ -398,11 +410,12 @@ static struct udp_session *session_new(struct flow_env *env, struct snapshot_rul
 		session_end(s, END_NO_SESSION);
 		return NULL;
 	}
-	r = udp_reply_get(&t->replies, ip_is_v4(&edge->ip), edge->port, &s->reply);
+	r = udp_reply_get(&t->replies, edge, &s->reply);
 	atomic_fetch_add_explicit(&env->node->fds, t->replies.own_count - replies, memory_order_relaxed);
 	if (r) {
 		drop(s, DROP_SEND_FAILED, 1);
-		session_end(s, END_FAULT);
+		say_no_reply_socket(env, edge, r);
+		session_end(s, END_NO_SESSION);
 		return NULL;
 	}
 	s->last_activity = env->loop.now;

@@ -51,19 +51,17 @@ void udp_replies_deinit(struct udp_replies *r)
 	}
 }
 
-/* A socket that can send from @port and never receives anything. */
-static int socket_for(bool v4, uint16_t port)
+/* A socket that can send from @edge and never receives anything. */
+static int socket_for(const struct addr *edge)
 {
+	bool v4 = ip_is_v4(&edge->ip);
 	struct sock_filter drop_all[] = { BPF_STMT(BPF_RET | BPF_K, 0) };
 	struct sock_fprog filter = { .len = ARRAY_SIZE(drop_all), .filter = drop_all };
-	struct addr any = { .port = port };
 	int fd = sock_new(v4 ? AF_INET : AF_INET6, SOCK_DGRAM);
 	int r;
 
 	if (fd < 0)
 		return fd;
-	if (v4)
-		any.ip = ip_from_v4((uint8_t[4]){ 0 });
 	r = setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) < 0 ? fault(-errno) : 0;
 	if (r == 0)
 		r = sock_set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
@@ -72,7 +70,7 @@ static int socket_for(bool v4, uint16_t port)
 	if (r == 0 && !v4)
 		r = sock_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
 	if (r == 0)
-		r = sock_bind(fd, &any);
+		r = sock_bind(fd, edge);
 	if (r) {
 		close(fd);
 		return r;
@@ -81,16 +79,21 @@ static int socket_for(bool v4, uint16_t port)
 	return fd;
 }
 
-static int reply_new(struct udp_replies *r, bool v4, uint16_t port, int lent_fd, struct udp_reply **ret_reply)
+static int reply_new(struct udp_replies *r, const struct addr *edge, int lent_fd, struct udp_reply **ret_reply)
 {
 	struct udp_reply *reply = calloc(1, sizeof(*reply));
 
 	if (!reply)
 		return fault(-ENOMEM);
-	*reply = (struct udp_reply){ .fd = lent_fd, .port = port, .v4 = v4, .lent = lent_fd >= 0 };
+	*reply = (struct udp_reply){
+		.fd = lent_fd,
+		.port = edge->port,
+		.v4 = ip_is_v4(&edge->ip),
+		.lent = lent_fd >= 0,
+	};
 	list_init(&reply->idle);
 	if (!reply->lent) {
-		reply->fd = socket_for(v4, port);
+		reply->fd = socket_for(edge);
 		if (reply->fd < 0) {
 			int error = reply->fd;
 
@@ -99,18 +102,18 @@ static int reply_new(struct udp_replies *r, bool v4, uint16_t port, int lent_fd,
 		}
 		r->own_count++;
 	}
-	r->by_port[v4][port] = reply;
+	r->by_port[reply->v4][reply->port] = reply;
 	*ret_reply = reply;
 	return 0;
 }
 
-int udp_reply_get(struct udp_replies *r, bool v4, uint16_t port, struct udp_reply **ret_reply)
+int udp_reply_get(struct udp_replies *r, const struct addr *edge, struct udp_reply **ret_reply)
 {
-	struct udp_reply *reply = r->by_port[v4][port];
+	struct udp_reply *reply = r->by_port[ip_is_v4(&edge->ip)][edge->port];
 	int error;
 
 	if (!reply) {
-		error = reply_new(r, v4, port, -1, &reply);
+		error = reply_new(r, edge, -1, &reply);
 		if (error)
 			return error;
 	} else if (!list_empty(&reply->idle)) {
@@ -140,8 +143,11 @@ void udp_reply_put(struct udp_replies *r, struct udp_reply *reply)
 
 int udp_reply_set_lent(struct udp_replies *r, bool v4, uint16_t port, int fd)
 {
+	struct addr any = { .port = port };
 	struct udp_reply *reply = r->by_port[v4][port];
 
+	if (v4)
+		any.ip = ip_from_v4((uint8_t[4]){ 0 });
 	if (reply && fd < 0 && reply->sessions == 0) {
 		reply_free(r, reply);
 		return 0;
@@ -150,5 +156,5 @@ int udp_reply_set_lent(struct udp_replies *r, bool v4, uint16_t port, int fd)
 		reply->fd = fd; /* sessions that are left send into nothing until they end */
 		return 0;
 	}
-	return fd < 0 ? 0 : reply_new(r, v4, port, fd, &reply);
+	return fd < 0 ? 0 : reply_new(r, &any, fd, &reply);
 }

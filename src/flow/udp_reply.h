@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "base/addr.h"
 #include "base/list.h"
 #include "base/macros.h"
 
@@ -36,10 +37,12 @@ void udp_replies_deinit(struct udp_replies *r);
 
 /**
  * udp_reply_get() - the socket for a port, for one more session
+ * @edge: address and port; a new socket is bound to just this address, since another program may have the port on
+ * others. IP_PKTINFO lets it send from any other of our addresses.
  *
  * Return: 0; -errno of making or binding it (-EADDRINUSE: another program has the port).
  */
-MUST_CHECK int udp_reply_get(struct udp_replies *r, bool v4, uint16_t port, struct udp_reply **ret_reply);
+MUST_CHECK int udp_reply_get(struct udp_replies *r, const struct addr *edge, struct udp_reply **ret_reply);
 
 /** udp_reply_put() - a session has ended */
 void udp_reply_put(struct udp_replies *r, struct udp_reply *reply);

@@ -9,8 +9,10 @@
 /* A session's place on the kernel's fast path. */
 struct udp_fast {
 	struct list node; /* in flow_env.fast_sessions while the kernel carries the session */
+	bool observed;	  /* the program looks whether its packets come by */
 	bool refused;	  /* it can't be carried: not asked again */
 	nsec_t since;
+	uint64_t observed_from;	   /* datagrams of the client when that began */
 	struct addr local;	   /* of the session's socket */
 	struct fast_counters seen; /* what has been taken over into the flow's counters */
 };

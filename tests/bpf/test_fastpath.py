@@ -15,7 +15,7 @@ from program import Program
 NEXT, REDIRECT = 0xFFFFFFFF, 7  # TCX_NEXT, TC_ACT_REDIRECT
 LOOPBACK = 1
 TO_ORIGIN, TO_CLIENT = 0, 1
-MACS = bytes(range(12))
+MACS = bytes(6) + b"\x06\x07\x08\t\n\x0b"  # to the address of loopback, which the packets of a test run arrive at
 V4 = (("192.0.2.1", 1111), ("198.51.100.2", 22)), (("203.0.113.3", 3333), ("10.0.0.4", 4444))
 V6 = (("2001:db8::1", 1111), ("2001:db8:2::2", 22)), (("2001:db8:3::3", 3333), ("fd00::4", 4444))
 
@@ -75,17 +75,17 @@ class Fastpath(Program):
         return b"".join(sixteen) + struct.pack(">HH", sport, dport)
 
     @contextlib.contextmanager
-    def session(self, arrives, leaves, direction=TO_ORIGIN, slot=5, ifindex=0, max_length=1500):
+    def session(self, arrives, leaves, direction=TO_ORIGIN, slot=5, ifindex=0, max_length=1500, observe=0):
         """A session's direction while inside. ifindex 0: client and origin are on this machine."""
-        value = self.tuple(leaves) + struct.pack("IIIII", slot, direction, ifindex == 0, ifindex, max_length)
-        self.update("counters", struct.pack("I", slot), bytes(48))
+        value = self.tuple(leaves) + struct.pack("IIIIII", slot, direction, ifindex == 0, ifindex, max_length, observe)
+        self.update("counters", struct.pack("I", slot), bytes(64))
         self.update("sessions", self.tuple(arrives), value)
         yield
         self.delete("sessions", self.tuple(arrives))
 
     def counted(self, slot=5):
         """(datagrams, bytes) of both directions."""
-        v = struct.unpack("6Q", self.lookup("counters", struct.pack("I", slot), 48))
+        v = struct.unpack("8Q", self.lookup("counters", struct.pack("I", slot), 64))
         return (v[0], v[2]), (v[1], v[3])
 
 
@@ -268,3 +268,21 @@ def test_garbage_is_left_alone(fastpath):
             data = bytes(data[:rng.randrange(14 + 40, len(data) + 1)])
             verdict, out = fastpath.run(data, skb())
             assert verdict == NEXT and len(out) == len(data)
+
+
+@FAMILIES
+def test_an_observed_session_is_seen_and_left_alone(fastpath, arrives, leaves):
+    """User space hands a session over only when packets of both directions have come by."""
+    with fastpath.session(arrives, leaves, observe=1):
+        data = packet(arrives, b"on its way")
+        assert fastpath.run(data, skb()) == (NEXT, data)
+        assert fastpath.counted() == ((0, 0), (0, 0))
+        assert struct.unpack("8Q", fastpath.lookup("counters", struct.pack("I", 5), 64))[6:] == (1, 0)
+
+
+@FAMILIES
+def test_what_is_not_addressed_to_this_machine_is_left_alone(fastpath, arrives, leaves):
+    with fastpath.session(arrives, leaves):
+        data = b"\x02" + packet(arrives, b"for a neighbour")[1:]
+        assert fastpath.run(data, skb()) == (NEXT, data)
+        assert fastpath.counted() == ((0, 0), (0, 0))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Carrying TCP: every byte in its place, every way a connection can end, slow and silent peers, and the flow log line."""
+import contextlib
 import fcntl
 import os
 import random
@@ -174,6 +175,31 @@ def test_origin_may_close_its_direction_first_and_still_be_told_more(relay):
         assert recv_all(origin) == piece(4, 0, PERIOD)
     flow, = e.wait_flows(1)
     assert (flow["end"], flow["end_side"], flow["bytes_in"], flow["bytes_out"]) == ("done", "origin", PERIOD, 6)
+
+
+@own_network(ipv4__tcp_wmem="4096 16384 262144", ipv4__tcp_rmem="4096 2097152 33554432")
+@SIDES
+def test_end_passes_bytes_that_wait_in_the_other_direction(relay, side):
+    """One side has closed, but the other has not read its bytes yet; then that closes its own direction."""
+    e, port, listener = relay(workers=1)
+    client, origin = pair(port, listener)
+    first, second = of_side(side, client, origin)
+    second.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    data = bytes(piece(8, 0, 900_000))
+    with client, origin:
+        client.sendall(b"x")
+        assert recv_exactly(origin, 1) == b"x"
+        e.signal(signal.SIGSTOP)  # so that one read finds all bytes and the end, and the edge has to keep some of them
+        first.sendall(data)
+        first.shutdown(socket.SHUT_WR)
+        e.signal(signal.SIGCONT)
+        wait_metric(e, len(data) + (side == "client"), f"bytes_{'in' if side == 'client' else 'out'}_total")
+        second.shutdown(socket.SHUT_WR)
+        assert how_it_ends(first) == "fin"
+        assert e.flows() == []
+        assert recv_all(second) == data
+    flow, = e.wait_flows(1)
+    assert (flow["end"], flow["end_side"]) == ("done", side)
 
 
 def test_bytes_and_end_of_a_client_that_does_not_wait_reach_the_origin(relay):
@@ -448,14 +474,14 @@ def test_600_stalled_readers_stop_nobody_and_lose_nothing(edge):
                  workers=1)
         before = e.rss_bytes()
         clients = Clients()
-        stalled = [clients.start(Job(port, 0, 2 * MB, 1 << 18), paused=True) for _ in range(600)]
+        stalled = [clients.start(Job(port, 0, 2 * MB, 1 << 18, receive_buffer=1 << 16), paused=True) for _ in range(600)]
         clients.run()
         wait_until(lambda: sum(x.header is None for x in origin.ends) == 600, what="all headers at the origin")
         e.signal(signal.SIGSTOP)
         origin.release()
         wait_until(lambda: min(x.sent for x in origin.ends) > 600_000, what="the edge's receive buffers to fill")
         e.signal(signal.SIGCONT)
-        wait_until(lambda: e.metric("relay_peeks_total") > 100, what="the buffers to be used up")
+        wait_until(lambda: e.metric("relay_peeks_total") > 10, what="the buffers to be used up")
         with connect(echo_port) as c:
             for _ in range(10):
                 assert echoes(c, bytes(piece(1, 0, 300_000)))
@@ -541,3 +567,22 @@ def test_flow_log_line_has_every_field_of_the_table(edge):
         "datagrams_in": 0, "datagrams_out": 0, "end": "done", "end_side": "client", "node": "node-7",
     }
     assert {k: flow[k] for k in expected} == expected
+
+
+def test_an_early_answer_before_a_reset_reaches_the_client(edge):
+    """The origin refuses an upload: it answers, and closes with bytes unread, which resets the connection."""
+    answer = b"413 too much\n"
+
+    def refuse(connection, peer):
+        connection.recv(1000)
+        connection.sendall(answer)
+
+    port = free_port()
+    with TcpOrigin(refuse) as origin:
+        edge(f"tcp:{port} 127.0.0.1 {origin.port} off off\n")
+        for _ in range(30):
+            with connect(port) as client:
+                with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                    for _ in range(200):
+                        client.sendall(bytes(50000))
+                assert client.recv(100) == answer

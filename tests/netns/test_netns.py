@@ -534,6 +534,61 @@ def test_datagrams_pass_a_router_with_a_smaller_link(net, side, fast):
             net.ip("route del 10.77.5.0/24")
 
 
+def test_the_news_that_one_datagram_was_too_long_costs_no_other(net):
+    """The error waits in the session's socket, where the next send finds it instead of being sent."""
+    port = free_port()
+    net.link("origin r0 10.77.5.1/24 1300", "far f0 10.77.5.2/24 1300")
+    net.forward("origin")
+    with net.inside("edge"):
+        net.ip("route add 10.77.5.0/24 via 10.77.2.2")
+    with net.inside("far"):
+        net.ip("route add default via 10.77.5.1")
+        origin = UdpOrigin(address="10.77.5.2")
+    try:
+        with origin:
+            e = net.start(f"udp:{port} 10.77.5.2 {origin.port} off off\n")
+            with udp_from(net, port, "10.77.1.1", "10.77.1.2") as client:
+                assert ask(client, b"first") == b"first"
+                with stopped(e):
+                    for data in [b"short"] * 63 + [b"long" * 350, b"last"]:  # what is read at once, and one more
+                        client.send(data)
+                assert [client.recv(65535) for _ in range(64)] == [b"short"] * 63 + [b"last"]
+                assert ask(client, b"long" * 350) == b"long" * 350
+            assert net.metric(e, "datagrams_dropped_total") == 0
+    finally:
+        with net.inside("edge"):
+            net.ip("route del 10.77.5.0/24")
+
+
+@FAST
+@pytest.mark.parametrize("side", ["origin", "client"])
+def test_a_route_with_a_length_of_its_own_is_respected(net, side, fast):
+    """As one is given where routers behind it keep quiet about what is too long for them."""
+    port = free_port()
+    address, device, edge_device, receiver = ("10.77.2.2", "o0", "e1", "origin") if side == "origin" else \
+        ("10.77.1.2", "c0", "e0", "client")
+    with net.inside("edge"):
+        net.ip(f"route add {address}/32 dev {edge_device} mtu 1200")
+    try:
+        with net.inside(receiver):
+            subprocess.run(["nft", "-f", "-"], check=True, text=True, input=f"""
+                table netdev t {{
+                    chain c {{
+                        type filter hook ingress device {device} priority 0;
+                        ip length > 1200 drop
+                    }}
+                }}""")
+        with origin_of(net, UdpOrigin, address="10.77.2.2") as origin:
+            e = net.start(f"{fast_setting(fast)}udp:{port} 10.77.2.2 {origin.port} off off\n")
+            with udp_from(net, port, "10.77.1.1", "10.77.1.2") as client:
+                warm(net, e, client, fast)
+                for size in (1172, 1173, 1220, 1400):
+                    assert ask(client, bytes(size)) == bytes(size)
+    finally:
+        with net.inside("edge"):
+            net.ip(f"route del {address}/32 dev {edge_device}")
+
+
 @FAST
 def test_a_udp_session_follows_a_changed_route(net, fast):
     port = free_port()

@@ -4,12 +4,16 @@
  * interface and of every Ethernet device. A packet of a known session gets its addresses and ports rewritten, its
  * checksums corrected, and goes on: up the stack when client and origin are on this machine, out of a device otherwise.
  *
+ * At first a session is only observed: when packets of both directions have come by under the addresses that user space
+ * knows, nothing on this machine translates them, and rewriting them here is safe. NAT by netfilter shows itself so.
+ *
  * Whatever is unusual is left alone and so reaches user space, which still has the session's sockets: fragments, IP
  * options and extension headers, a hop limit that runs out, packets larger than the way out takes, no route, other
  * families.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
@@ -185,12 +189,24 @@ static __always_inline void count(struct __sk_buff *skb, const struct packet *p,
 	c->last_ns[direction] = bpf_ktime_get_ns();
 }
 
+static __always_inline void note_seen(const struct fast_target *target)
+{
+	__u32 slot = target->slot;
+	struct fast_counters *c = bpf_map_lookup_elem(&counters, &slot);
+
+	if (c)
+		c->seen[target->direction & 1] = 1;
+}
+
 SEC("tc")
 int fastpath(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	struct fast_target *target;
 
+	/* a VLAN's tag would go along; what is not addressed to this machine is not for us, though it came by */
+	if (skb->vlan_present || skb->pkt_type != PACKET_HOST)
+		return NEXT;
 	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
 		return NEXT;
 	if (!parse(skb, &p))
@@ -200,6 +216,10 @@ int fastpath(struct __sk_buff *skb)
 		return NEXT;
 	if (target->local ? skb->ingress_ifindex != LOOPBACK_IFINDEX : !can_leave(skb, &p, target))
 		return NEXT;
+	if (target->observe) {
+		note_seen(target);
+		return NEXT;
+	}
 	count(skb, &p, target);
 	rewrite(skb, &p, &target->to, target->local ? p.hops : p.hops - 1);
 	return target->local ? NEXT : bpf_redirect_neigh(target->ifindex, 0, 0, 0);

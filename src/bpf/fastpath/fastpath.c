@@ -58,6 +58,7 @@ static int add_direction(struct fastpath *fp, const struct fast_tuple *arrives, 
 		.local = session->out_to_origin == 0,
 		.ifindex = direction == FAST_TO_ORIGIN ? session->out_to_origin : session->out_to_client,
 		.max_length = direction == FAST_TO_ORIGIN ? session->max_to_origin : session->max_to_client,
+		.observe = session->observe,
 	};
 
 	return bpf_map_update_elem(fp->sessions_fd, arrives, &target, BPF_ANY) ? fault(-errno) : 0;

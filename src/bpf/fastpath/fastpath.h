@@ -21,6 +21,7 @@ struct fastpath_session {
 	uint32_t out_to_client;
 	uint32_t max_to_origin; /* longest IP packets, when they leave by an interface */
 	uint32_t max_to_client;
+	bool observe; /* only see whether its packets come by */
 };
 
 /**
@@ -39,7 +40,8 @@ void fastpath_close(struct fastpath *fp);
  */
 MUST_CHECK int fastpath_add(struct fastpath *fp, const struct fastpath_session *session);
 
-/** fastpath_update() - the session leaves by other interfaces now; its counters go on. Return: 0; -errno. */
+/** fastpath_update() - the session leaves by other interfaces now, or is carried now; its counters go on. Return: 0;
+ * -errno. */
 MUST_CHECK int fastpath_update(struct fastpath *fp, const struct fastpath_session *session);
 
 /** fastpath_remove() - its datagrams come to user space again; the counters stand still. Harmless when it is not there.
