@@ -426,6 +426,20 @@ def test_session_ends_when_every_datagram_has_its_answers(edge, answers, asked, 
         assert flow["datagrams_out"] >= asked * answers
 
 
+def test_answers_set_by_a_reload_hold_for_running_sessions(start):
+    port = free_port()
+    with UdpOrigin() as origin:
+        rule = f"udp:{port} 127.0.0.1 {origin.port} off off"
+        e = start(rule + "\n")
+        with udp_client(port) as client:
+            for _ in range(20):
+                ask(client)
+            assert e.reload(e.rules_path.read_text().replace(rule, rule + " answers=1")).startswith("ok")
+            assert ask(client, b"last") == b"last"
+            flow, = e.wait_flows(1, timeout=3)
+    assert (flow["end"], flow["datagrams_in"]) == ("answered", 21)
+
+
 def test_sessions_end_when_the_edge_stops(edge):
     port = free_port()
     with UdpOrigin() as origin:
@@ -437,6 +451,40 @@ def test_sessions_end_when_the_edge_stops(edge):
 
 
 # --- limits and counters ---
+
+def test_sessions_on_many_ports_give_their_descriptors_back(start):
+    """Each port that answers leave from may take a socket. Some are kept for the next session, not all."""
+    first, count = free_ports(400), 400
+    with UdpOrigin() as origin:
+        e = start(f"udp:{first}-{first + count - 1} 127.0.0.1 {origin.port} off off idle_timeout=1s\n")
+        fds = e.fds()
+        clients = [udp_client(first + i) for i in range(count)]
+        for client in clients:
+            assert ask(client) == b"ping"
+            client.close()
+        e.wait_flows(count)
+        wait_until(lambda: e.fds() <= fds + 130, what="the descriptors to be given back")
+        assert e.metric("node_flows") == 0
+
+
+def test_sessions_stop_at_the_descriptor_limit(edge):
+    """Every session on a port of its own takes two."""
+    first, count = free_ports(300), 300
+    with UdpOrigin() as origin:
+        e = edge(f"udp:{first}-{first + count - 1} 127.0.0.1 {origin.port} off off idle_timeout=1s\n",
+                 prefix=("prlimit", "--nofile=600:600"))
+        clients = [udp_client(first + i) for i in range(count)]
+        for client in clients:
+            client.send(b"ping")
+        wait_until(lambda: e.metric("flows_total") + e.metric("flows_ended_total", end="limit_fds") == count, what="all")
+        assert 150 < e.metric("flows_total") < count
+        assert e.metric("fds") <= e.metric("fds_max") + e.metric("workers")  # and yet it answers us
+        assert e.metric("datagrams_dropped_total", reason="refused") == e.metric("flows_ended_total", end="limit_fds")
+        e.wait_flows(int(e.metric("flows_total")))
+        assert ask_new(first) == b"ping"
+        for client in clients:
+            client.close()
+
 
 @pytest.mark.parametrize("limit, count, end", [
     ("client_max_flows", 3, "limit_client_flows"), ("max_flows", 3, "limit_rule_flows"),

@@ -286,6 +286,18 @@ def test_steering_is_the_namespaces_own(net):
                 connect(port, "10.77.2.2")
 
 
+@pytest.mark.parametrize("sources, allowed", [(["10.77.1.2", "10.77.1.3"], 2), (["fd77:1::2", "fd77:1::3"], 1)])
+def test_an_ipv6_client_is_counted_by_its_64(net, sources, allowed):
+    port, to = free_port(), "fd77:1::1" if ":" in sources[0] else "10.77.1.1"
+    with origin_of(net, UdpOrigin, address="10.77.2.2") as origin:
+        e = net.start(f"udp:{port} 10.77.2.2 {origin.port} off off client_max_flows=1\n")
+        for source in sources:
+            with udp_from(net, port, to, source) as client:
+                client.send(b"x")
+        wait_until(lambda: net.metric(e, "flows_total") + net.metric(e, "datagrams_dropped_total") == 2, what="both")
+        assert net.metric(e, "flows_total") == allowed
+
+
 # --- link-local ---
 
 @pytest.mark.parametrize("options", [[], ["--no-bpf"]], ids=["steered", "bound"])
@@ -547,7 +559,7 @@ def test_the_news_that_one_datagram_was_too_long_costs_no_other(net):
     try:
         with origin:
             e = net.start(f"udp:{port} 10.77.5.2 {origin.port} off off\n")
-            with udp_from(net, port, "10.77.1.1", "10.77.1.2") as client:
+            with udp_from(net, port, "10.77.1.1", "10.77.1.2", timeout=3) as client:
                 assert ask(client, b"first") == b"first"
                 with stopped(e):
                     for data in [b"short"] * 63 + [b"long" * 350, b"last"]:  # what is read at once, and one more
@@ -580,7 +592,7 @@ def test_a_route_with_a_length_of_its_own_is_respected(net, side, fast):
                 }}""")
         with origin_of(net, UdpOrigin, address="10.77.2.2") as origin:
             e = net.start(f"{fast_setting(fast)}udp:{port} 10.77.2.2 {origin.port} off off\n")
-            with udp_from(net, port, "10.77.1.1", "10.77.1.2") as client:
+            with udp_from(net, port, "10.77.1.1", "10.77.1.2", timeout=3) as client:
                 warm(net, e, client, fast)
                 for size in (1172, 1173, 1220, 1400):
                     assert ask(client, bytes(size)) == bytes(size)
