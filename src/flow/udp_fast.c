@@ -70,15 +70,18 @@ static bool describe(const struct udp_session *s, struct fastpath_session *ret)
 static bool find_routes(struct udp_session *s, struct fastpath_session *session)
 {
 	int fd = s->flow.env->route_fd;
-	int to_origin = route_lookup(fd, &session->local.ip, &session->origin.ip);
-	int to_client = route_lookup(fd, &session->edge.ip, &session->client.ip);
+	uint32_t mtu_to_origin, mtu_to_client;
+	int to_origin = route_lookup(fd, &session->local.ip, &session->origin.ip, &mtu_to_origin);
+	int to_client = route_lookup(fd, &session->edge.ip, &session->client.ip, &mtu_to_client);
 
 	if (to_origin < 0 || to_client < 0 || (to_origin == 0) != (to_client == 0))
 		return false;
+	if (to_origin && mtu_to_origin == 0)
+		mtu_to_origin = route_mtu(fd, to_origin);
 	session->out_to_origin = (uint32_t)to_origin;
 	session->out_to_client = (uint32_t)to_client;
-	session->max_to_client = FAST_MAX_TO_CLIENT;
-	session->max_to_origin = to_origin ? route_mtu(fd, to_origin) : 0;
+	session->max_to_origin = mtu_to_origin;
+	session->max_to_client = mtu_to_client ? MIN(mtu_to_client, (uint32_t)FAST_MAX_TO_CLIENT) : FAST_MAX_TO_CLIENT;
 	return true;
 }
 

@@ -279,6 +279,18 @@ static void note_unreachable(struct udp_session *s)
 	udp_fast_leave(s);
 }
 
+/* ICMP from the origin or from on the way there. */
+static void session_error(struct udp_session *s, int error)
+{
+	if (is_unreachable(error)) {
+		note_unreachable(s);
+	} else if (error == EMSGSIZE) {
+		/* the kernel knows now how small the way is, and cuts what we send; the fast path would not */
+		udp_fast_leave(s);
+		s->fast.refused = true;
+	}
+}
+
 static void session_ready(struct source *source, uint32_t events);
 
 /* Puts a connected socket to @origin in place. Return: 0; -errno. */
@@ -559,19 +571,20 @@ static bool send_failed(struct send_batch *b, unsigned int m, bool to_client, in
 	struct udp_session *s = b->session[m];
 	unsigned int datagrams = b->message_datagrams[m];
 
+	if (!to_client && (is_unreachable(error) || error == EMSGSIZE)) {
+		session_error(s, error);
+		/* ICMP brought the error of an earlier datagram, and taking it has cost this one its turn */
+		if (!tried_again)
+			return true;
+	}
 	if (datagrams > 1 && (error == EINVAL || error == EIO || error == EMSGSIZE)) {
 		send_singly(b, m, to_client);
 		return false;
 	}
-	if (!to_client && is_unreachable(error)) {
-		note_unreachable(s);
-		/* the error is of an earlier datagram, and taking it has cost this one its turn */
-		if (!tried_again)
-			return true;
+	if (!to_client && is_unreachable(error))
 		drop(s, DROP_UNREACHABLE, datagrams);
-	} else {
+	else
 		drop(s, error == EMSGSIZE ? DROP_TOO_BIG : DROP_SEND_FAILED, datagrams);
-	}
 	if (!to_client && s->flow.rule->rule->settings.ppv2_mode == PPV2_MODE_FIRST &&
 		s->flow.datagrams_in == datagrams)
 		s->announced = false; /* the header was lost with its datagram: the next one carries it */
@@ -851,18 +864,6 @@ static void adapt_read_size(struct udp_session *s, unsigned int n)
 	else if (n < s->read_size)
 		s->read_size = (uint8_t)MAX(n, 1u);
 	s->read_turn = turn;
-}
-
-/* ICMP from the origin or from on the way there. */
-static void session_error(struct udp_session *s, int error)
-{
-	if (is_unreachable(error)) {
-		note_unreachable(s);
-	} else if (error == EMSGSIZE) {
-		/* the kernel knows now how small the way is, and cuts what we send; the fast path would not */
-		udp_fast_leave(s);
-		s->fast.refused = true;
-	}
 }
 
 /* Level-triggered: what is left in the socket brings us here again in the next turn. */

@@ -75,12 +75,25 @@ static void put_address(struct request *request, unsigned short type, const stru
 	request->header.nlmsg_len = NLMSG_ALIGN(request->header.nlmsg_len) + (uint32_t)RTA_ALIGN(a->rta_len);
 }
 
+static uint32_t read_mtu(struct rtattr *metrics)
+{
+	size_t left = RTA_PAYLOAD(metrics);
+	uint32_t mtu = 0;
+
+	for (struct rtattr *a = RTA_DATA(metrics); RTA_OK(a, left); a = RTA_NEXT(a, left))
+		if (a->rta_type == RTAX_MTU && RTA_PAYLOAD(a) >= sizeof(mtu))
+			memcpy(&mtu, RTA_DATA(a), sizeof(mtu));
+	return mtu;
+}
+
 /* The interface in an answer; 0 for a route to ourselves. */
-static int read_answer(struct nlmsghdr *h)
+static int read_answer(struct nlmsghdr *h, uint32_t *ret_mtu)
 {
 	struct rtmsg *route = NLMSG_DATA(h);
+	int ifindex = -ENETUNREACH;
 	size_t left;
 
+	*ret_mtu = 0;
 	if (h->nlmsg_type == NLMSG_ERROR)
 		return ((struct nlmsgerr *)NLMSG_DATA(h))->error;
 	if (h->nlmsg_type != RTM_NEWROUTE || route->rtm_type == RTN_UNREACHABLE || route->rtm_type == RTN_BLACKHOLE)
@@ -89,17 +102,15 @@ static int read_answer(struct nlmsghdr *h)
 		return 0;
 	left = RTM_PAYLOAD(h);
 	for (struct rtattr *a = RTM_RTA(route); RTA_OK(a, left); a = RTA_NEXT(a, left)) {
-		int ifindex;
-
-		if (a->rta_type != RTA_OIF)
-			continue;
-		memcpy(&ifindex, RTA_DATA(a), sizeof(ifindex));
-		return ifindex;
+		if (a->rta_type == RTA_OIF)
+			memcpy(&ifindex, RTA_DATA(a), sizeof(ifindex));
+		else if (a->rta_type == RTA_METRICS)
+			*ret_mtu = read_mtu(a);
 	}
-	return -ENETUNREACH;
+	return ifindex;
 }
 
-int route_lookup(int fd, const struct ip *from, const struct ip *to)
+int route_lookup(int fd, const struct ip *from, const struct ip *to, uint32_t *ret_mtu)
 {
 	_Alignas(struct nlmsghdr) char answer[ANSWER_SIZE];
 	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
@@ -121,5 +132,5 @@ int route_lookup(int fd, const struct ip *from, const struct ip *to)
 		return fault(-errno);
 	if (!NLMSG_OK((struct nlmsghdr *)(void *)answer, (size_t)n))
 		return fault(-EPROTO);
-	return read_answer((struct nlmsghdr *)(void *)answer);
+	return read_answer((struct nlmsghdr *)(void *)answer, ret_mtu);
 }

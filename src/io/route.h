@@ -23,8 +23,9 @@ uint32_t route_mtu(int fd, int ifindex);
 /**
  * route_lookup() - the interface by which packets of ours to @to leave
  * @fd: from route_open(); one thread at a time
- * @from: our source address
+ * @from:    our source address
+ * @ret_mtu: the longest packet that the route takes, if it has a limit of its own; else 0
  *
  * Return: its index; 0 when @to is an address of this machine; -errno (-ENETUNREACH …).
  */
-MUST_CHECK int route_lookup(int fd, const struct ip *from, const struct ip *to);
+MUST_CHECK int route_lookup(int fd, const struct ip *from, const struct ip *to, uint32_t *ret_mtu);

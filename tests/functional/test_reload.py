@@ -373,12 +373,14 @@ def test_stops_at_once_when_there_is_nothing_to_drain(start, origin, number):
     assert not e.socket_path.exists()
 
 
-def test_stopping_does_not_lose_connections_that_were_accepted(start, origin):
-    """Whoever the kernel has greeted before the signal is served."""
+def test_stopping_does_not_lose_connections_that_were_greeted(start, origin):
+    """Whoever the kernel has greeted before the signal is served, also when the edge has not looked yet."""
     port = free_port()
     e = start(rule(port, origin), drain=60)
-    clients = [connect(port) for _ in range(200)]
+    e.signal(signal.SIGSTOP)
+    clients = [connect(port) for _ in range(500)]
     e.signal(signal.SIGTERM)
+    e.signal(signal.SIGCONT)
     for client in clients:
         with client:
             assert echoes(client)

@@ -21,6 +21,7 @@ import os
 import random
 import re
 import socket
+import struct
 import subprocess
 import sys
 
@@ -624,6 +625,42 @@ def test_a_udp_session_follows_a_changed_route(net, fast):
     finally:
         with net.inside("origin"):
             net.ip("addr del 10.77.9.9/32 dev lo")
+
+
+@FAST
+def test_frames_of_another_vlan_are_not_of_a_session(net, fast):
+    """The same addresses and ports in a VLAN are another network's; what is forwarded must not carry the tag on either."""
+    port = free_port()
+    with origin_of(net, UdpOrigin, address="10.77.2.2") as origin:
+        e = net.start(f"{fast_setting(fast)}udp:{port} 10.77.2.2 {origin.port} off off\n")
+        with net.inside("origin"):
+            sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+            sniffer.bind(("o0", 3))  # ETH_P_ALL
+            sniffer.settimeout(TIMEOUT)
+        with net.inside("edge"), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as s:
+            s.bind(("e0", 0))
+            target = s.getsockname()[4]
+        with net.inside("client"):
+            wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+            wire.bind(("c0", 0))
+        with udp_from(net, port, "10.77.1.1", "10.77.1.2") as client, sniffer, wire:
+            warm(net, e, client, fast)
+            payload = b"of another vlan"
+            udp = struct.pack(">HHHH", *(end[1] for end in both_ends(client)), 8 + len(payload), 0) + payload
+            head = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0,
+                               *(socket.inet_aton(end[0]) for end in both_ends(client)))
+            words = sum(struct.unpack(">10H", head))
+            head = head[:10] + struct.pack(">H", 0xFFFF - (words % 0xFFFF)) + head[12:]
+            for tag in (b"\x81\x00\x00\x0a", b""):  # in VLAN 10, and as it should be
+                wire.send(target + wire.getsockname()[4] + tag + b"\x08\x00" + head + udp)
+                if not tag:
+                    assert client.recv(100) == payload
+            assert ask(client, b"the end") == b"the end"
+            seen = []
+            while not seen or b"the end" not in seen[-1]:
+                seen.append(sniffer.recv(2000))
+        assert sum(payload in frame for frame in seen) == 2  # the good one and its echo
+        assert net.metric(e, "flows_total") == 1
 
 
 def test_a_link_that_was_not_there_at_the_start_carries_sessions_too(net):
