@@ -208,12 +208,12 @@ static enum pump_result pump(struct tcp_flow *f, enum side_id from_id)
 		if (result == PUMP_ENDED)
 			return result;
 	}
+	if (from->eof && f->first_eof == SIDE_N)
+		f->first_eof = (uint8_t)from_id;
 	if (from->eof && !to->pending) {
 		if (!to->eof || from->pending) {
 			/* half-close; when the other direction is over and delivered, close() says the same without
 			 * this call */
-			if (!to->eof)
-				f->first_eof = (uint8_t)from_id;
 			shutdown(to->fd, SHUT_WR);
 		}
 		to->shut = true;

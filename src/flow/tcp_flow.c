@@ -185,6 +185,7 @@ void tcp_flow_start(
 	}
 	memset((char *)f + sizeof(f->flow), 0, sizeof(*f) - sizeof(f->flow));
 	flow_init(&f->flow, env, rule, client, edge, TCP_FLOW_FDS, &tcp_kind);
+	f->first_eof = SIDE_N;
 	f->side[SIDE_CLIENT].fd = fd;
 	f->side[SIDE_ORIGIN].fd = -1;
 	source_init(&f->side[SIDE_CLIENT].source, client_ready);

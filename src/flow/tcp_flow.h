@@ -55,7 +55,7 @@ struct tcp_flow {
 	uint8_t stage;	      /* enum tcp_stage */
 	uint8_t end;	      /* enum end_reason, from tcp_end() */
 	uint8_t end_side;     /* enum end_side */
-	uint8_t first_eof;    /* enum side_id: who closed first */
+	uint8_t first_eof;    /* enum side_id: who closed first; SIDE_N: nobody yet */
 	uint8_t tries;	      /* connection attempts made */
 	uint8_t last_failure; /* enum end_reason: of the last attempt */
 	bool keepalive_set;
