@@ -152,7 +152,7 @@ static int listener_add(struct worker *w, const struct bound_socket *socket)
 		source = &l->source;
 		source_init(source, tcp_listener_ready);
 	} else {
-		l->udp = (struct udp_listener){ .env = &w->env, .fd = socket->fd, .steered = socket->port == 0 };
+		l->udp = (struct udp_listener){ .env = &w->env, .fd = socket->fd };
 		source = &l->udp.source;
 		source_init(source, udp_listener_ready);
 		if (socket->port)

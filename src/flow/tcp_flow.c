@@ -18,6 +18,17 @@ static const struct {
 #include "tables/stage.def"
 };
 
+/* A flow that the edge itself could not go on with: said once in a while, with what was being done. */
+static void say_fault(struct tcp_flow *f)
+{
+	struct flow_env *env = f->flow.env;
+	unsigned int suppressed;
+
+	if (f->end == END_FAULT && log_allowed(&env->node->refusals[END_FAULT], env->loop.now, &suppressed))
+		log_error("%s: a connection ended in a fault while %s: %s (%u more since the last message)",
+			f->flow.rule->rule->id, stages[f->stage].doing, fault_text(-errno), suppressed);
+}
+
 static void flow_run(struct tcp_flow *f)
 {
 	for (;;) {
@@ -29,6 +40,7 @@ static void flow_run(struct tcp_flow *f)
 			f->stage = TCP_STAGE_PICK;
 			break;
 		case STEP_END:
+			say_fault(f);
 			f->stage = TCP_STAGE_LOG;
 			break;
 		case STEP_WAIT:

@@ -17,7 +17,6 @@ struct udp_listener {
 	struct source source;
 	struct flow_env *env;
 	int fd;
-	bool steered; /* the socket hears many ports through sk_lookup; else it is bound to the one it hears */
 };
 
 /** udp_table_new() - @max_sessions: of this worker. Return: 0; -ENOMEM. */

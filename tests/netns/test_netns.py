@@ -342,26 +342,31 @@ def test_only_one_end_is_link_local(net, protocol, source, to):
         assert net.metric(e, "datagrams_dropped_total") == 0
 
 
-def test_the_same_link_local_client_on_two_links_is_two(net):
+@pytest.mark.parametrize("options", [[], ["--no-bpf"]], ids=["steered", "bound"])
+def test_one_worker_answers_clients_of_every_link_and_scope_from_one_port(net, options):
+    """The same link-local client on two links is two; and link-local clients do not stand in the way of others."""
     port, to = free_port(), free_port()
     with net.inside("edge"):
         origin = UdpOrigin(address="127.0.0.1", port=to)
     with origin:
-        e = net.start(f"udp:{port} 127.0.0.1 {to} off off\n")
+        e = net.start(f"udp:{port} 127.0.0.1 {to} off off\n", *options, workers=1)
         clients = []
-        for name, device in (("client", "c0"), ("origin", "o0")):
+        for name, device, source, target in (("client", "c0", "fe80::77", LINK_LOCAL), ("origin", "o0", "fe80::77", LINK_LOCAL),
+                                             ("origin", "o0", "fd77:2::2", "fd77:2::1"), ("client", "c0", "fd77:1::2", "fd77:1::1"),
+                                             ("client", "c0", "fd77:1::2", "fd77:2::1")):
             with net.inside(name):
                 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-                scope = socket.if_nametoindex(device)
-                s.settimeout(TIMEOUT)
-                s.bind(("fe80::77", 39000, 0, scope))
-                s.connect((LINK_LOCAL, port, 0, scope))
-                clients.append((name, s))
+                scope = socket.if_nametoindex(device) if source.startswith("fe80") else 0
+                s.settimeout(3)
+                s.bind((source, 39000 + len(clients) // 2, 0, scope))
+                s.connect((target, port, 0, scope))
+                clients.append(s)
         for _ in range(3):
-            for name, s in clients:
-                assert ask(s, name.encode()) == name.encode()
-        assert net.metric(e, "flows_total") == 2
-        for _, s in clients:
+            for i, s in enumerate(clients):
+                assert ask(s, b"%d" % i) == b"%d" % i
+        assert net.metric(e, "flows_total") == len(clients)
+        assert net.metric(e, "datagrams_dropped_total") == 0
+        for s in clients:
             s.close()
 
 
