@@ -25,8 +25,8 @@ static void say_fault(struct tcp_flow *f)
 	unsigned int suppressed;
 
 	if (f->end == END_FAULT && log_allowed(&env->node->refusals[END_FAULT], env->loop.now, &suppressed))
-		log_error("%s: a connection ended in a fault while %s: %s (%u more since the last message)",
-			f->flow.rule->rule->id, stages[f->stage].doing, fault_text(-errno), suppressed);
+		log_error("%s: a connection ended in a fault while %s (%u more since the last message)",
+			f->flow.rule->rule->id, stages[f->stage].doing, suppressed);
 }
 
 static void flow_run(struct tcp_flow *f)

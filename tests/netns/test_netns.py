@@ -348,14 +348,14 @@ def test_one_worker_answers_clients_of_every_link_and_scope_from_one_port(net, o
     port, to = free_port(), free_port()
     with net.inside("edge"):
         origin = UdpOrigin(address="127.0.0.1", port=to)
-    with origin:
+    with origin, contextlib.ExitStack() as stack:
         e = net.start(f"udp:{port} 127.0.0.1 {to} off off\n", *options, workers=1)
         clients = []
         for name, device, source, target in (("client", "c0", "fe80::77", LINK_LOCAL), ("origin", "o0", "fe80::77", LINK_LOCAL),
                                              ("origin", "o0", "fd77:2::2", "fd77:2::1"), ("client", "c0", "fd77:1::2", "fd77:1::1"),
                                              ("client", "c0", "fd77:1::2", "fd77:2::1")):
             with net.inside(name):
-                s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+                s = stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
                 scope = socket.if_nametoindex(device) if source.startswith("fe80") else 0
                 s.settimeout(3)
                 s.bind((source, 39000 + len(clients) // 2, 0, scope))
@@ -366,8 +366,6 @@ def test_one_worker_answers_clients_of_every_link_and_scope_from_one_port(net, o
                 assert ask(s, b"%d" % i) == b"%d" % i
         assert net.metric(e, "flows_total") == len(clients)
         assert net.metric(e, "datagrams_dropped_total") == 0
-        for s in clients:
-            s.close()
 
 
 # --- paths that are not perfect ---
