@@ -135,7 +135,7 @@ static void change_rule(struct flow *f, struct snapshot_rule *rule)
 {
 	const struct rule_settings *old = &f->rule->rule->settings, *new = &rule->rule->settings;
 	bool times_differ = old->idle_timeout_ms != new->idle_timeout_ms ||
-		old->unanswered_timeout_ms != new->unanswered_timeout_ms;
+		old->unanswered_timeout_ms != new->unanswered_timeout_ms || old->answers != new->answers;
 
 	if (rule->state != f->rule->state && f->client_slot != CLIENT_NONE) {
 		struct rule_stats *to = &rule->state->stats[f->env->worker];

@@ -91,8 +91,11 @@ static void side_ready(struct tcp_flow *f, enum side_id id, uint32_t events)
 		side->readable = true;
 	if (events & EPOLLOUT)
 		side->writable = true;
-	if (events & EPOLLRDHUP)
+	if (events & EPOLLRDHUP) {
 		side->half_closed = true;
+		if (f->first_eof == SIDE_N)
+			f->first_eof = (uint8_t)id;
+	}
 	if (events & EPOLLPRI)
 		side->urgent = true;
 	if (events & EPOLLERR)

@@ -234,6 +234,8 @@ static void look_at_time(struct flow *flow)
 {
 	struct udp_session *s = CONTAINER_OF(flow, struct udp_session, flow);
 
+	if (flow->rule->rule->settings.answers)
+		udp_fast_leave(s); /* answers are counted in user space */
 	timer_start(&flow->env->loop.timers, &s->timer, flow->env->loop.now);
 }
 

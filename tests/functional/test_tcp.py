@@ -177,31 +177,6 @@ def test_origin_may_close_its_direction_first_and_still_be_told_more(relay):
     assert (flow["end"], flow["end_side"], flow["bytes_in"], flow["bytes_out"]) == ("done", "origin", PERIOD, 6)
 
 
-@own_network(ipv4__tcp_wmem="4096 16384 262144", ipv4__tcp_rmem="4096 2097152 33554432")
-@SIDES
-def test_end_passes_bytes_that_wait_in_the_other_direction(relay, side):
-    """One side has closed, but the other has not read its bytes yet; then that closes its own direction."""
-    e, port, listener = relay(workers=1)
-    client, origin = pair(port, listener)
-    first, second = of_side(side, client, origin)
-    second.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-    data = bytes(piece(8, 0, 900_000))
-    with client, origin:
-        client.sendall(b"x")
-        assert recv_exactly(origin, 1) == b"x"
-        e.signal(signal.SIGSTOP)  # so that one read finds all bytes and the end, and the edge has to keep some of them
-        first.sendall(data)
-        first.shutdown(socket.SHUT_WR)
-        e.signal(signal.SIGCONT)
-        wait_metric(e, len(data) + (side == "client"), f"bytes_{'in' if side == 'client' else 'out'}_total")
-        second.shutdown(socket.SHUT_WR)
-        assert how_it_ends(first) == "fin"
-        assert e.flows() == []
-        assert recv_all(second) == data
-    flow, = e.wait_flows(1)
-    assert (flow["end"], flow["end_side"]) == ("done", side)
-
-
 def test_bytes_and_end_of_a_client_that_does_not_wait_reach_the_origin(relay):
     """Sent and closed before the edge has even connected."""
     _, port, listener = relay()
