@@ -55,6 +55,8 @@ void udp_replies_deinit(struct udp_replies *r)
 static int socket_for(const struct addr *edge)
 {
 	bool v4 = ip_is_v4(&edge->ip);
+	/* bound to a link-local address, a socket reaches that link only */
+	struct addr local = edge->scope_id ? (struct addr){ .port = edge->port } : *edge;
 	struct sock_filter drop_all[] = { BPF_STMT(BPF_RET | BPF_K, 0) };
 	struct sock_fprog filter = { .len = ARRAY_SIZE(drop_all), .filter = drop_all };
 	int fd = sock_new(v4 ? AF_INET : AF_INET6, SOCK_DGRAM);
@@ -70,7 +72,7 @@ static int socket_for(const struct addr *edge)
 	if (r == 0 && !v4)
 		r = sock_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
 	if (r == 0)
-		r = sock_bind(fd, edge);
+		r = sock_bind(fd, &local);
 	if (r) {
 		close(fd);
 		return r;
