@@ -251,7 +251,7 @@ def test_rules_come_and_go_on_the_same_ports(start, origin):
         assert e.reload("").startswith("ok")
 
 
-def test_2000_rules_are_changed_within_a_second(start, origin, record_property):
+def test_2000_rules_are_changed_within_a_second(start, origin):
     first = free_ports(2100)
 
     def rules(base):
@@ -264,7 +264,7 @@ def test_2000_rules_are_changed_within_a_second(start, origin, record_property):
         assert echoes(flow)
         assert refused(first + 99) and not refused(first + 100) and not refused(first + 2099)
     ms = e.status()["reloads"]["last_ms"]
-    record_property("reload_ms", ms)
+    print(f"2000 rules changed in {ms} ms")
     assert ms < 1000
     assert e.metric("reload_seconds") == pytest.approx(ms / 1000, abs=1e-3)
 
