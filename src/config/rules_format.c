@@ -60,12 +60,12 @@ static void format_rule(const struct rule *rule, struct text *out)
 			text_put(out, ";", 1);
 		format_range(rule->edge_ports.items[i], out);
 	}
-	if (rule->origin_name) {
-		text_printf(out, " %s ", rule->origin_name);
+	if (rule->origin.name) {
+		text_printf(out, " %s ", rule->origin.name);
 	} else {
-		bool v4 = ip_is_v4(&rule->origin_ip);
+		bool v4 = ip_is_v4(&rule->origin.ip);
 
-		ip_format(&rule->origin_ip, ip);
+		ip_format(&rule->origin.ip, ip);
 		text_printf(out, v4 ? " %s " : " [%s] ", ip);
 	}
 	format_range(rule->origin_ports, out);
@@ -76,7 +76,7 @@ static void format_rule(const struct rule *rule, struct text *out)
 	text_put(out, "\n", 1);
 }
 
-void rules_format(const struct rule_set *set, struct text *out)
+void rules_format(const struct config *set, struct text *out)
 {
 	if (set->node_given) {
 		text_str(out, "set node");
@@ -88,6 +88,6 @@ void rules_format(const struct rule_set *set, struct text *out)
 		format_given(SETTING_SCOPE_RULE, set->rule_defaults_given, &set->rule_defaults, out);
 		text_put(out, "\n", 1);
 	}
-	for (size_t i = 0; i < set->count; i++)
+	for (size_t i = 0; i < set->rule_count; i++)
 		format_rule(&set->rules[i], out);
 }

@@ -22,7 +22,7 @@ struct word {
 struct parse {
 	const struct limits_profile *profile;
 	struct problems *problems;
-	struct rule_set *set;
+	struct config *set;
 	unsigned int line;
 	const char *line_start;
 	const char *line_end;
@@ -269,7 +269,7 @@ static bool parse_origin_ip(struct parse *p, struct word w, struct word ip_text,
 		wrong(p, w.text, "origin " WORD_FMT ", expected the address of one host", WORD_ARGS(w));
 		return true;
 	}
-	rule->origin_ip = ip;
+	rule->origin.ip = ip;
 	return true;
 }
 
@@ -289,7 +289,7 @@ static bool parse_origin_name(struct parse *p, struct word w, struct rule *rule)
 	for (char *c = name; *c; c++)
 		if (*c >= 'A' && *c <= 'Z')
 			*c = (char)(*c + ('a' - 'A'));
-	rule->origin_name = name;
+	rule->origin.name = name;
 	return true;
 }
 
@@ -556,9 +556,8 @@ static void make_id(struct rule *rule)
 		hash_bytes(rule->edge_ports.items, rule->edge_ports.count * sizeof(struct port_range), rule->protocol);
 
 	memcpy(rule->id, "rule-", 5);
-	for (size_t i = 5; i < RULE_ID_SIZE - 1; i++, hash >>= 5)
+	for (size_t i = 5; i < 15; i++, hash >>= 5)
 		rule->id[i] = digits[hash & 31];
-	rule->id[RULE_ID_SIZE - 1] = 0;
 }
 
 static void parse_rule(struct parse *p)
@@ -566,12 +565,12 @@ static void parse_rule(struct parse *p)
 	struct rule rule = { .line = p->line };
 	bool edge_ok, protocol_ok;
 
-	if (p->set->count == p->profile->rules_max) {
-		wrong(p, p->at, "rule %zu, expected at most %u rules", p->set->count + 1, p->profile->rules_max);
-		p->set->count++; /* said once: later lines are past the limit too */
+	if (p->set->rule_count == p->profile->rules_max) {
+		wrong(p, p->at, "rule %zu, expected at most %u rules", p->set->rule_count + 1, p->profile->rules_max);
+		p->set->rule_count++; /* said once: later lines are past the limit too */
 		return;
 	}
-	if (p->set->count > p->profile->rules_max)
+	if (p->set->rule_count > p->profile->rules_max)
 		return;
 	edge_ok = parse_protocol_and_ports(p, &rule);
 	protocol_ok = rule.edge_ports.items != NULL;
@@ -581,7 +580,7 @@ static void parse_rule(struct parse *p)
 	parse_pass(p, &rule, protocol_ok);
 	parse_options_and_tag(p, &rule, protocol_ok);
 	make_id(&rule);
-	p->set->rules[p->set->count++] = rule;
+	p->set->rules[p->set->rule_count++] = rule;
 }
 
 static void parse_set(struct parse *p)
@@ -660,13 +659,13 @@ static void parse_lines(struct parse *p, const char *text, size_t length)
 
 /* --- after the last line --- */
 
-static void apply_defaults(struct rule_set *set)
+static void apply_defaults(struct config *set)
 {
-	for (size_t i = 0; i < set->count; i++) {
+	for (size_t i = 0; i < set->rule_count; i++) {
 		struct rule *rule = &set->rules[i];
 		struct rule_settings settings;
 
-		setting_defaults_rule(rule->protocol, &settings);
+		setting_defaults(SETTING_SCOPE_RULE, rule->protocol, &settings);
 		for (unsigned int id = 0; id < RULE_SETTING_N; id++) {
 			if (rule->given & 1u << id)
 				setting_copy(SETTING_SCOPE_RULE, id, &rule->settings, &settings);
@@ -710,17 +709,17 @@ static int check_ports(struct parse *p)
 
 	if (!owners)
 		return fault(-ENOMEM);
-	for (size_t i = 0; i < p->set->count; i++)
+	for (size_t i = 0; i < p->set->rule_count; i++)
 		for (size_t entry = 0; entry < p->set->rules[i].edge_ports.count; entry++)
 			claim_entry(p, i, entry, owners + ((size_t)p->set->rules[i].protocol << 16));
 	free(owners);
 	return 0;
 }
 
-int rules_parse(const char *text, size_t length, const struct limits_profile *profile, struct rule_set *ret_set,
+int rules_parse(const char *text, size_t length, const struct limits_profile *profile, struct config *ret_set,
 	struct problems *problems)
 {
-	struct rule_set set = { 0 };
+	struct config set = { 0 };
 	struct parse p = { .profile = profile, .problems = problems, .set = &set };
 	int r = 0;
 
@@ -728,11 +727,11 @@ int rules_parse(const char *text, size_t length, const struct limits_profile *pr
 		problem_add(problems, 1, 1, "a file of %zu bytes, expected at most %d", length, RULES_TEXT_MAX);
 		return RULES_E_WRONG;
 	}
-	setting_defaults_node(&set.node);
+	setting_defaults(SETTING_SCOPE_NODE, PROTOCOL_TCP, &set.node);
 	set.rules = take(&p, (profile->rules_max + 1u) * sizeof(*set.rules));
 	if (!p.out_of_memory)
 		parse_lines(&p, text, length);
-	set.count = MIN(set.count, (size_t)profile->rules_max);
+	set.rule_count = MIN(set.rule_count, (size_t)profile->rules_max);
 	if (!p.out_of_memory)
 		r = check_ports(&p);
 	if (p.out_of_memory)
@@ -742,7 +741,7 @@ int rules_parse(const char *text, size_t length, const struct limits_profile *pr
 		r = RULES_E_WRONG;
 	}
 	if (r) {
-		rules_free(&set);
+		config_free(&set);
 		return r;
 	}
 	apply_defaults(&set);

@@ -16,7 +16,11 @@ enum setting_type {
 	TYPE_SERVERS,
 	TYPE_PPV2_MODE,
 	TYPE_SPP_ANSWERS,
-	TYPE_SWITCH
+	TYPE_SWITCH,
+	TYPE_PAYLOAD,
+	TYPE_ALGORITHM,
+	TYPE_ALL_DOWN,
+	TYPE_CHECK_TYPE
 };
 
 enum { CARRIED_TCP = 1 << PROTOCOL_TCP, CARRIED_UDP = 1 << PROTOCOL_UDP, CARRIED_BOTH = CARRIED_TCP | CARRIED_UDP };
@@ -41,6 +45,10 @@ struct setting_row {
 #define FIELD_PPV2_MODE(name)	name
 #define FIELD_SPP_ANSWERS(name) name
 #define FIELD_SWITCH(name)	name
+#define FIELD_PAYLOAD(name)	name
+#define FIELD_ALGORITHM(name)	name
+#define FIELD_ALL_DOWN(name)	name
+#define FIELD_CHECK_TYPE(name)	name
 
 #define FIELD_OF(scope, type, name)                                                                                    \
 	.offset = offsetof(struct scope, FIELD_##type(name)), .size = sizeof(((struct scope *)0)->FIELD_##type(name))
@@ -59,14 +67,17 @@ static const struct setting_row rule_rows[] = {
 #include "tables/setting.def"
 };
 
-#define DEFAULT_MSEC(d)	   (d)
-#define DEFAULT_COUNT(d)   (d)
-#define DEFAULT_SWITCH(d)  (d)
-#define DEFAULT_SERVERS(d) 0
-#define DEFAULT_WORD(d)	   0
+#define DEFAULT_MSEC(d)	      (d)
+#define DEFAULT_COUNT(d)      (d)
+#define DEFAULT_SWITCH(d)     (d)
+#define DEFAULT_ALGORITHM(d)  (d)
+#define DEFAULT_ALL_DOWN(d)   (d)
+#define DEFAULT_CHECK_TYPE(d) (d)
+#define DEFAULT_SERVERS(d)    0
+#define DEFAULT_WORD(d)	      0
+#define DEFAULT_PAYLOAD(d)    0
 
-static const struct setting_row node_rows[] = {
-#define NODE_SETTING(n, t, lo, hi, z, d, h)                                                                            \
+#define ROW(scope, n, t, lo, hi, z, d, h)                                                                              \
 	{ .name = #n,                                                                                                  \
 		.type = TYPE_##t,                                                                                      \
 		.carried_by = CARRIED_BOTH,                                                                            \
@@ -75,8 +86,38 @@ static const struct setting_row node_rows[] = {
 		.zero = z,                                                                                             \
 		.default_value = { DEFAULT_##t(d), DEFAULT_##t(d) },                                                   \
 		.help = h,                                                                                             \
-		FIELD_OF(node_settings, t, n) },
+		FIELD_OF(scope, t, n) },
+
+static const struct setting_row node_rows[] = {
+#define NODE_SETTING(n, t, lo, hi, z, d, h) ROW(node_settings, n, t, lo, hi, z, d, h)
 #include "tables/setting.def"
+};
+
+static const struct setting_row group_rows[] = {
+#define GROUP_SETTING(n, t, lo, hi, z, d, h) ROW(group_settings, n, t, lo, hi, z, d, h)
+#include "tables/setting.def"
+};
+
+static const struct setting_row check_rows[] = {
+#define CHECK_SETTING(n, t, lo, hi, z, d, h) ROW(check_settings, n, t, lo, hi, z, d, h)
+#include "tables/setting.def"
+};
+
+static const struct setting_row origin_rows[] = {
+#define ORIGIN_SETTING(n, t, lo, hi, z, d, h) ROW(origin_settings, n, t, lo, hi, z, d, h)
+#include "tables/setting.def"
+};
+
+static const struct {
+	const struct setting_row *rows;
+	unsigned int count;
+	size_t size; /* of the struct */
+} scopes[SETTING_SCOPE_N] = {
+	[SETTING_SCOPE_RULE] = { rule_rows, ARRAY_SIZE(rule_rows), sizeof(struct rule_settings) },
+	[SETTING_SCOPE_NODE] = { node_rows, ARRAY_SIZE(node_rows), sizeof(struct node_settings) },
+	[SETTING_SCOPE_GROUP] = { group_rows, ARRAY_SIZE(group_rows), sizeof(struct group_settings) },
+	[SETTING_SCOPE_CHECK] = { check_rows, ARRAY_SIZE(check_rows), sizeof(struct check_settings) },
+	[SETTING_SCOPE_ORIGIN] = { origin_rows, ARRAY_SIZE(origin_rows), sizeof(struct origin_settings) },
 };
 
 static const struct setting_word {
@@ -96,8 +137,8 @@ static const struct {
 
 static const struct setting_row *row_of(enum setting_scope scope, unsigned int id)
 {
-	ASSERT(id < (scope == SETTING_SCOPE_RULE ? ARRAY_SIZE(rule_rows) : ARRAY_SIZE(node_rows)));
-	return scope == SETTING_SCOPE_RULE ? &rule_rows[id] : &node_rows[id];
+	ASSERT(id < scopes[scope].count);
+	return &scopes[scope].rows[id];
 }
 
 static void *field_of(const struct setting_row *row, void *settings)
@@ -115,11 +156,15 @@ static void store_scalar(const struct setting_row *row, int64_t value, void *set
 	case TYPE_PPV2_MODE:
 	case TYPE_SPP_ANSWERS:
 	case TYPE_SWITCH:
+	case TYPE_ALGORITHM:
+	case TYPE_ALL_DOWN:
+	case TYPE_CHECK_TYPE:
 		memcpy(field_of(row, settings), &(uint32_t){ (uint32_t)value }, sizeof(uint32_t));
 		break;
 	case TYPE_PREFIXES:
 	case TYPE_WORD:
 	case TYPE_SERVERS:
+	case TYPE_PAYLOAD:
 		break;
 	}
 }
@@ -138,26 +183,22 @@ static int64_t load_scalar(const struct setting_row *row, const void *settings)
 	return count;
 }
 
-void setting_defaults_rule(enum protocol protocol, struct rule_settings *ret_settings)
+void setting_defaults(enum setting_scope scope, enum protocol protocol, void *ret_settings)
 {
-	memset(ret_settings, 0, sizeof(*ret_settings));
-	for (size_t i = 0; i < ARRAY_SIZE(rule_rows); i++)
-		store_scalar(&rule_rows[i], rule_rows[i].default_value[protocol], ret_settings);
+	memset(ret_settings, 0, scopes[scope].size);
+	for (unsigned int i = 0; i < scopes[scope].count; i++)
+		store_scalar(&scopes[scope].rows[i], scopes[scope].rows[i].default_value[protocol], ret_settings);
 }
 
-void setting_defaults_node(struct node_settings *ret_settings)
+unsigned int setting_count(enum setting_scope scope)
 {
-	memset(ret_settings, 0, sizeof(*ret_settings));
-	for (size_t i = 0; i < ARRAY_SIZE(node_rows); i++)
-		store_scalar(&node_rows[i], node_rows[i].default_value[0], ret_settings);
+	return scopes[scope].count;
 }
 
 int setting_find(enum setting_scope scope, const char *name, size_t length)
 {
-	size_t n = scope == SETTING_SCOPE_RULE ? ARRAY_SIZE(rule_rows) : ARRAY_SIZE(node_rows);
-
-	for (size_t i = 0; i < n; i++) {
-		const char *row_name = row_of(scope, (unsigned int)i)->name;
+	for (unsigned int i = 0; i < scopes[scope].count; i++) {
+		const char *row_name = scopes[scope].rows[i].name;
 
 		if (strlen(row_name) == length && strncasecmp(row_name, name, length) == 0)
 			return (int)i;
@@ -213,6 +254,22 @@ static void format_servers(const struct server_list *list, struct text *out)
 	}
 }
 
+/* Text where every byte can be written as it is, else hex:… */
+static void format_payload(const struct payload *payload, struct text *out)
+{
+	bool plain = payload->length < 4 || memcmp(payload->bytes, "hex:", 4) != 0;
+
+	for (size_t i = 0; i < payload->length; i++)
+		plain = plain && payload->bytes[i] > ' ' && payload->bytes[i] < 0x7f;
+	if (plain) {
+		text_put(out, (const char *)payload->bytes, payload->length);
+		return;
+	}
+	text_str(out, "hex:");
+	for (size_t i = 0; i < payload->length; i++)
+		text_printf(out, "%02x", payload->bytes[i]);
+}
+
 void setting_format(enum setting_scope scope, unsigned int id, const void *settings, struct text *out)
 {
 	const struct setting_row *row = row_of(scope, id);
@@ -228,6 +285,9 @@ void setting_format(enum setting_scope scope, unsigned int id, const void *setti
 	case TYPE_PPV2_MODE:
 	case TYPE_SPP_ANSWERS:
 	case TYPE_SWITCH:
+	case TYPE_ALGORITHM:
+	case TYPE_ALL_DOWN:
+	case TYPE_CHECK_TYPE:
 		format_word(row->type, load_scalar(row, settings), out);
 		break;
 	case TYPE_PREFIXES:
@@ -238,6 +298,9 @@ void setting_format(enum setting_scope scope, unsigned int id, const void *setti
 		break;
 	case TYPE_SERVERS:
 		format_servers(field, out);
+		break;
+	case TYPE_PAYLOAD:
+		format_payload(field, out);
 		break;
 	}
 }
@@ -267,9 +330,15 @@ static void describe_expected(const struct setting_row *row, struct text *out)
 	case TYPE_SERVERS:
 		text_printf(out, "1 to %d addresses such as 127.0.0.1,[2001:db8::1]:5353", SERVER_LIST_MAX);
 		break;
+	case TYPE_PAYLOAD:
+		text_printf(out, "1 to %d bytes as text, or as hex:… with two digits a byte", PAYLOAD_MAX);
+		break;
 	case TYPE_PPV2_MODE:
 	case TYPE_SPP_ANSWERS:
 	case TYPE_SWITCH:
+	case TYPE_ALGORITHM:
+	case TYPE_ALL_DOWN:
+	case TYPE_CHECK_TYPE:
 		for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
 			if (words[i].type != row->type)
 				continue;
@@ -424,6 +493,42 @@ static int parse_word(const char *value, size_t length, char ret[static WORD_MAX
 	return 0;
 }
 
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+static int parse_payload(const char *value, size_t length, struct payload *ret)
+{
+	struct payload found = { 0 };
+
+	if (length < 4 || strncasecmp(value, "hex:", 4) != 0) {
+		if (length == 0 || length > PAYLOAD_MAX)
+			return -EINVAL;
+		found.length = (uint16_t)length;
+		memcpy(found.bytes, value, length);
+		*ret = found;
+		return 0;
+	}
+	if (length == 4 || length % 2 != 0 || (length - 4) / 2 > PAYLOAD_MAX)
+		return -EINVAL;
+	for (size_t i = 4; i < length; i += 2) {
+		int high = hex_digit(value[i]), low = hex_digit(value[i + 1]);
+
+		if (high < 0 || low < 0)
+			return -EINVAL;
+		found.bytes[found.length++] = (uint8_t)(high << 4 | low);
+	}
+	*ret = found;
+	return 0;
+}
+
 int setting_parse(enum setting_scope scope, unsigned int id, const char *value, size_t length, struct arena *arena,
 	void *settings, struct text *ret_why)
 {
@@ -440,6 +545,9 @@ int setting_parse(enum setting_scope scope, unsigned int id, const char *value, 
 	case TYPE_PPV2_MODE:
 	case TYPE_SPP_ANSWERS:
 	case TYPE_SWITCH:
+	case TYPE_ALGORITHM:
+	case TYPE_ALL_DOWN:
+	case TYPE_CHECK_TYPE:
 		r = parse_word_of(row->type, value, length, &scalar);
 		break;
 	case TYPE_PREFIXES:
@@ -450,6 +558,9 @@ int setting_parse(enum setting_scope scope, unsigned int id, const char *value, 
 		break;
 	case TYPE_SERVERS:
 		r = parse_servers(value, length, field);
+		break;
+	case TYPE_PAYLOAD:
+		r = parse_payload(value, length, field);
 		break;
 	}
 	if (r == -EINVAL)
@@ -480,38 +591,53 @@ bool setting_equal(enum setting_scope scope, unsigned int id, const void *a, con
 	return memcmp(fa, fb, row->size) == 0;
 }
 
-static void document_rows(enum setting_scope scope, unsigned int count, struct text *out)
+static bool has_default(const struct setting_row *row)
 {
-	for (unsigned int i = 0; i < count; i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		if (words[i].type == row->type)
+			return true;
+	return row->type == TYPE_MSEC || row->type == TYPE_COUNT;
+}
+
+static void document_default(enum setting_scope scope, unsigned int id, enum protocol protocol, struct text *out)
+{
+	union {
+		struct rule_settings rule;
+		struct node_settings node;
+		struct group_settings group;
+		struct check_settings check;
+		struct origin_settings origin;
+	} settings;
+
+	setting_defaults(scope, protocol, &settings);
+	if (has_default(row_of(scope, id)))
+		setting_format(scope, id, &settings, out);
+	else
+		text_str(out, "none");
+}
+
+static void document_rows(enum setting_scope scope, const char *title, struct text *out)
+{
+	bool of_rule = scope == SETTING_SCOPE_RULE;
+
+	text_printf(out, "\n## %s\n\n| option | %svalue | default | what it does |\n| --- | %s--- | --- | --- |\n",
+		title, of_rule ? "of | " : "", of_rule ? "--- | " : "");
+	for (unsigned int i = 0; i < scopes[scope].count; i++) {
 		const struct setting_row *row = row_of(scope, i);
-		bool scalar = row->type == TYPE_MSEC || row->type == TYPE_COUNT;
 
 		text_printf(out, "| `%s` | ", row->name);
-		if (scope == SETTING_SCOPE_RULE)
+		if (of_rule)
 			text_printf(out, "%s | ",
 				row->carried_by == CARRIED_TCP		 ? "tcp"
 					: row->carried_by == CARRIED_UDP ? "udp"
 									 : "tcp, udp");
 		describe_expected(row, out);
 		text_str(out, " | ");
-		for (int p = PROTOCOL_TCP; p <= PROTOCOL_UDP; p++) {
-			struct rule_settings rule;
-			struct node_settings node;
-
-			if (!(row->carried_by & 1u << p) ||
-				(p == PROTOCOL_UDP && row->carried_by == CARRIED_BOTH &&
-					row->default_value[0] == row->default_value[1]))
-				continue;
-			if (p == PROTOCOL_UDP && row->carried_by == CARRIED_BOTH)
-				text_str(out, "; udp ");
-			setting_defaults_rule((enum protocol)p, &rule);
-			setting_defaults_node(&node);
-			if (!scalar && row->type != TYPE_PPV2_MODE && row->type != TYPE_SPP_ANSWERS &&
-				row->type != TYPE_SWITCH)
-				text_str(out, "none");
-			else
-				setting_format(
-					scope, i, scope == SETTING_SCOPE_RULE ? (void *)&rule : (void *)&node, out);
+		document_default(scope, i, row->carried_by == CARRIED_UDP ? PROTOCOL_UDP : PROTOCOL_TCP, out);
+		if (row->carried_by == CARRIED_BOTH &&
+			row->default_value[PROTOCOL_TCP] != row->default_value[PROTOCOL_UDP]) {
+			text_str(out, "; udp ");
+			document_default(scope, i, PROTOCOL_UDP, out);
 		}
 		text_printf(out, " | %s |\n", row->help);
 	}
@@ -520,21 +646,23 @@ static void document_rows(enum setting_scope scope, unsigned int count, struct t
 static void document_words(struct text *out)
 {
 	text_str(out, "\n## Words\n\n| option | word | means |\n| --- | --- | --- |\n");
-	for (size_t i = 0; i < ARRAY_SIZE(rule_rows); i++)
-		for (size_t w = 0; w < ARRAY_SIZE(words); w++)
-			if (words[w].type == rule_rows[i].type)
-				text_printf(
-					out, "| `%s` | `%s` | %s |\n", rule_rows[i].name, words[w].word, words[w].help);
+	for (unsigned int scope = 0; scope < SETTING_SCOPE_N; scope++)
+		for (unsigned int i = 0; i < scopes[scope].count; i++)
+			for (size_t w = 0; w < ARRAY_SIZE(words); w++)
+				if (words[w].type == scopes[scope].rows[i].type && words[w].type != TYPE_SWITCH)
+					text_printf(out, "| `%s` | `%s` | %s |\n", scopes[scope].rows[i].name,
+						words[w].word, words[w].help);
 }
 
 void settings_document(struct text *out)
 {
 	text_str(out,
 		"# Settings\n\nMade from tables/setting.def by `make docs`. How they are written in a rules file: "
-		"[rules-file.md](../rules-file.md).\n\n## Of a rule\n\n"
-		"| option | of | value | default | what it does |\n| --- | --- | --- | --- | --- |\n");
-	document_rows(SETTING_SCOPE_RULE, ARRAY_SIZE(rule_rows), out);
-	text_str(out, "\n## Of the node\n\n| option | value | default | what it does |\n| --- | --- | --- | --- |\n");
-	document_rows(SETTING_SCOPE_NODE, ARRAY_SIZE(node_rows), out);
+		"[rules-file.md](../rules-file.md); in a configuration document: [snapshot.md](snapshot.md).\n");
+	document_rows(SETTING_SCOPE_RULE, "Of a rule", out);
+	document_rows(SETTING_SCOPE_NODE, "Of the node", out);
+	document_rows(SETTING_SCOPE_GROUP, "Of an origin group", out);
+	document_rows(SETTING_SCOPE_CHECK, "Of a group's health check", out);
+	document_rows(SETTING_SCOPE_ORIGIN, "Of an origin of a group", out);
 	document_words(out);
 }

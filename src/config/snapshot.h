@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include "config/rules.h"
+#include "config/config.h"
 
 #include <stdatomic.h>
 
@@ -24,8 +24,8 @@ struct snapshot_rule {
 struct snapshot {
 	_Atomic uint32_t refs;
 	uint64_t version;
-	struct rule_set set;
-	struct snapshot_rule *rules; /* set.count of them */
+	struct config config;
+	struct snapshot_rule *rules; /* set.rule_count of them */
 	/* called before the memory goes, to let go of states and names */
 	void (*release_rule)(struct snapshot_rule *rule);
 	uint16_t rule_at[PROTOCOL_N][1 << 16]; /* by edge port: index into rules + 1, or 0 */
@@ -38,7 +38,7 @@ struct snapshot {
  *
  * Return: 0, with one reference held by the caller; -ENOMEM.
  */
-MUST_CHECK int snapshot_new(struct rule_set *set, uint64_t version, void (*release_rule)(struct snapshot_rule *rule),
+MUST_CHECK int snapshot_new(struct config *set, uint64_t version, void (*release_rule)(struct snapshot_rule *rule),
 	struct snapshot **ret_snapshot);
 
 /** snapshot_ref() - one more reference. Return: @s. */

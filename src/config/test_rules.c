@@ -28,7 +28,7 @@ static const struct limits_profile *profile(const char *name)
 /* Every problem as "LINE:COLUMN: message", one a line, with @file in front. */
 static void assert_refused_with(const char *text, size_t length, const char *profile_name, const char *expected)
 {
-	struct rule_set set = { .count = 4711 };
+	struct config set = { .rule_count = 4711 };
 	struct problems problems = { 0 };
 	struct text got = text_growing(1 << 20);
 	int r = rules_parse(text, length, profile(profile_name), &set, &problems);
@@ -38,15 +38,15 @@ static void assert_refused_with(const char *text, size_t length, const char *pro
 	if (r != RULES_E_WRONG)
 		fail_msg("%.*s: %d, expected a refusal", (int)length, text, r);
 	assert_string_equal(got.bytes, expected);
-	assert_int_equal(set.count, 4711);
+	assert_int_equal(set.rule_count, 4711);
 	problems_free(&problems);
 	text_free(&got);
 }
 
-static struct rule_set parse_in(const char *text, size_t length, const char *profile_name)
+static struct config parse_in(const char *text, size_t length, const char *profile_name)
 {
 	struct problems problems = { 0 };
-	struct rule_set set;
+	struct config set;
 
 	if (rules_parse(text, length, profile(profile_name), &set, &problems) != RULES_OK) {
 		struct text why = text_growing(1 << 20);
@@ -58,12 +58,12 @@ static struct rule_set parse_in(const char *text, size_t length, const char *pro
 	return set;
 }
 
-static struct rule_set parse(const char *text)
+static struct config parse(const char *text)
 {
 	return parse_in(text, strlen(text), "open");
 }
 
-static char *format(const struct rule_set *set)
+static char *format(const struct config *set)
 {
 	struct text t = text_growing(RULES_TEXT_MAX);
 
@@ -159,30 +159,30 @@ static void test_a_good_line_is_written_in_its_plain_form(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		struct rule_set set = parse_in(cases[i].text, cases[i].length, "open");
+		struct config set = parse_in(cases[i].text, cases[i].length, "open");
 		char *written = format(&set);
 
 		assert_string_equal(written, cases[i].written);
 		free(written);
-		rules_free(&set);
+		config_free(&set);
 	}
 }
 
 static void test_a_rule_has_what_its_line_says(void **state)
 {
-	struct rule_set set = parse("# one\nudp:3000-4000 [2001:db8::7] 5000-6000 on spp idle_timeout=5m the game\n"
-				    "  tcp:80;443 Web.Example.net 8080 off ppv1\n");
+	struct config set = parse("# one\nudp:3000-4000 [2001:db8::7] 5000-6000 on spp idle_timeout=5m the game\n"
+				  "  tcp:80;443 Web.Example.net 8080 off ppv1\n");
 	const struct rule *a = &set.rules[0], *b = &set.rules[1];
 	char ip[ADDR_TEXT_SIZE];
 
 	(void)state;
-	assert_int_equal(set.count, 2);
+	assert_int_equal(set.rule_count, 2);
 	assert_int_equal(a->protocol, PROTOCOL_UDP);
 	assert_int_equal(a->pass, PASS_SPP);
 	assert_true(a->persistence);
 	assert_int_equal(a->edge_ports.count, 1);
-	assert_null(a->origin_name);
-	ip_format(&a->origin_ip, ip);
+	assert_null(a->origin.name);
+	ip_format(&a->origin.ip, ip);
 	assert_string_equal(ip, "2001:db8::7");
 	assert_int_equal(a->origin_ports.first, 5000);
 	assert_int_equal(a->origin_ports.last, 6000);
@@ -197,19 +197,19 @@ static void test_a_rule_has_what_its_line_says(void **state)
 	assert_false(b->persistence);
 	assert_int_equal(b->edge_ports.count, 2);
 	assert_int_equal(b->edge_ports.items[1].first, 443);
-	assert_string_equal(b->origin_name, "web.example.net");
+	assert_string_equal(b->origin.name, "web.example.net");
 	assert_null(b->tag);
 	assert_int_equal(b->given, 0);
 	assert_int_equal(b->line, 3);
 	assert_int_equal(b->edge_columns[0], 7);
 	assert_int_equal(b->edge_columns[1], 10);
-	rules_free(&set);
+	config_free(&set);
 }
 
 static void test_a_rule_takes_its_own_option_then_the_files_then_the_default(void **state)
 {
-	struct rule_set set = parse("tcp:1" OK " idle_timeout=1m\ntcp:2" OK "\nudp:3" OK "\n"
-				    "set rule idle_timeout=2m connect_tries=9 answers=4\n");
+	struct config set = parse("tcp:1" OK " idle_timeout=1m\ntcp:2" OK "\nudp:3" OK "\n"
+				  "set rule idle_timeout=2m connect_tries=9 answers=4\n");
 
 	(void)state;
 	assert_int_equal(set.rules[0].settings.idle_timeout_ms, 60000);
@@ -220,13 +220,13 @@ static void test_a_rule_takes_its_own_option_then_the_files_then_the_default(voi
 	assert_int_equal(set.rules[2].settings.connect_tries, 0);
 	assert_int_equal(set.rules[2].settings.answers, 4);
 	assert_int_equal(set.rules[1].given, 0);
-	rules_free(&set);
+	config_free(&set);
 }
 
 static void test_edge_ports_of_a_range_are_mapped_by_offset(void **state)
 {
-	struct rule_set set = parse("udp:3000-4000 a 5000-6000 off off\ntcp:80;443;8000-8010 a 9000 off off\n"
-				    "tcp:1000-1009 a 65526-65535 off off\n");
+	struct config set = parse("udp:3000-4000 a 5000-6000 off off\ntcp:80;443;8000-8010 a 9000 off off\n"
+				  "tcp:1000-1009 a 65526-65535 off off\n");
 
 	(void)state;
 	assert_int_equal(rule_origin_port(&set.rules[0], 3000), 5000);
@@ -235,7 +235,7 @@ static void test_edge_ports_of_a_range_are_mapped_by_offset(void **state)
 	assert_int_equal(rule_origin_port(&set.rules[1], 80), 9000);
 	assert_int_equal(rule_origin_port(&set.rules[1], 8010), 9000);
 	assert_int_equal(rule_origin_port(&set.rules[2], 1009), 65535);
-	rules_free(&set);
+	config_free(&set);
 }
 
 static void test_flows_go_on_under_a_rule_that_forwards_alike(void **state)
@@ -257,12 +257,12 @@ static void test_flows_go_on_under_a_rule_that_forwards_alike(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		struct rule_set a = parse(cases[i].a), b = parse(cases[i].b);
+		struct config a = parse(cases[i].a), b = parse(cases[i].b);
 
 		assert_int_equal(rule_same_forwarding(&a.rules[0], &b.rules[0], 85), cases[i].same);
 		assert_int_equal(rule_same_forwarding(&b.rules[0], &a.rules[0], 85), cases[i].same);
-		rules_free(&a);
-		rules_free(&b);
+		config_free(&a);
+		config_free(&b);
 	}
 }
 
@@ -286,10 +286,10 @@ static void test_ids_are_made_from_protocol_and_edge_ports_alone(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		struct rule_set set = parse(cases[i].line);
+		struct config set = parse(cases[i].line);
 
 		assert_string_equal(set.rules[0].id, cases[i].id);
-		rules_free(&set);
+		config_free(&set);
 	}
 }
 
@@ -301,17 +301,17 @@ static int compare_ids(const void *a, const void *b)
 static void test_two_thousand_rules_have_different_ids(void **state)
 {
 	struct text t = text_growing(1 << 20);
-	struct rule_set set;
+	struct config set;
 
 	(void)state;
 	for (unsigned int i = 0; i < RULES_MAX; i++)
 		text_printf(&t, "%s:%u" OK "\n", i % 2 ? "udp" : "tcp", i / 2 + 1);
 	set = parse(t.bytes);
 	text_free(&t);
-	qsort(set.rules, set.count, sizeof(*set.rules), compare_ids);
-	for (size_t i = 0; i + 1 < set.count; i++)
+	qsort(set.rules, set.rule_count, sizeof(*set.rules), compare_ids);
+	for (size_t i = 0; i + 1 < set.rule_count; i++)
 		assert_string_not_equal(set.rules[i].id, set.rules[i + 1].id);
-	rules_free(&set);
+	config_free(&set);
 }
 
 /* --- refusals --- */
@@ -574,14 +574,14 @@ static void test_a_port_belongs_to_one_rule_per_protocol(void **state)
 			"x:1:11: tcp port 80, expected each port once in a rule\n"
 			"x:1:14: tcp port 90, expected each port once in a rule\n" },
 	};
-	struct rule_set set;
+	struct config set;
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
 		assert_refused_with(cases[i].text, cases[i].length, "open", cases[i].problems);
 	set = parse("tcp:53" OK "\nudp:53" OK);
-	assert_int_equal(set.count, 2);
-	rules_free(&set);
+	assert_int_equal(set.rule_count, 2);
+	config_free(&set);
 }
 
 /* --- limits --- */
@@ -626,14 +626,14 @@ static void test_each_profile_has_its_own_ports(void **state)
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		size_t length = strlen(cases[i].text);
-		struct rule_set set;
+		struct config set;
 
 		if (cases[i].problems) {
 			assert_refused_with(cases[i].text, length, cases[i].profile, cases[i].problems);
 			continue;
 		}
 		set = parse_in(cases[i].text, length, cases[i].profile);
-		rules_free(&set);
+		config_free(&set);
 	}
 }
 
@@ -642,26 +642,26 @@ static void test_edgeone_takes_20_entries_a_rule_and_the_others_any_number(void 
 	static const char twenty[] = "tcp:" TWENTY OK, twenty_one[] = "tcp:" TWENTY ";21" OK,
 			  ranges[] = "udp:" TWENTY ",21-30" OK;
 	static const char *const any[] = { "open", "esa" };
-	struct rule_set set;
+	struct config set;
 
 	(void)state;
 	set = parse_in(twenty, strlen(twenty), "edgeone");
 	assert_int_equal(set.rules[0].edge_ports.count, 20);
-	rules_free(&set);
+	config_free(&set);
 	assert_refused_with(
 		twenty_one, strlen(twenty_one), "edgeone", "x:1:5: 21 edge port entries, expected at most 20\n");
 	assert_refused_with(ranges, strlen(ranges), "edgeone", "x:1:5: 21 edge port entries, expected at most 20\n");
 	for (size_t i = 0; i < ARRAY_SIZE(any); i++) {
 		set = parse_in(twenty_one, strlen(twenty_one), any[i]);
 		assert_int_equal(set.rules[0].edge_ports.count, 21);
-		rules_free(&set);
+		config_free(&set);
 	}
 }
 
 static void test_every_port_may_be_an_entry_of_its_own(void **state)
 {
 	struct text t = text_growing(1 << 20);
-	struct rule_set set;
+	struct config set;
 
 	(void)state;
 	text_str(&t, "tcp:1");
@@ -671,7 +671,7 @@ static void test_every_port_may_be_an_entry_of_its_own(void **state)
 	set = parse(t.bytes);
 	assert_int_equal(set.rules[0].edge_ports.count, 65535);
 	assert_int_equal(set.rules[0].edge_columns[65534], strlen(t.bytes) - strlen(OK) - 4);
-	rules_free(&set);
+	config_free(&set);
 	text_free(&t);
 }
 
@@ -686,13 +686,13 @@ static void test_a_profile_has_a_number_of_rules_and_one_more_is_refused(void **
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct text t = text_growing(1 << 20);
 		char expected[160];
-		struct rule_set set;
+		struct config set;
 
 		for (unsigned int rule = 1; rule <= cases[i].rules_max; rule++)
 			text_printf(&t, "tcp:%u" OK "\n", rule);
 		set = parse_in(t.bytes, t.length, cases[i].profile);
-		assert_int_equal(set.count, cases[i].rules_max);
-		rules_free(&set);
+		assert_int_equal(set.rule_count, cases[i].rules_max);
+		config_free(&set);
 		/* said once, and lines that are no rules still count */
 		text_str(&t, " tcp:3000" OK "\ntcp:3001" OK "\nset rule x\n");
 		snprintf(expected, sizeof(expected),
@@ -716,14 +716,14 @@ static void test_a_file_has_at_most_16_mib(void **state)
 {
 	size_t max = 16 << 20;
 	char *text = malloc(max + 1);
-	struct rule_set set;
+	struct config set;
 
 	(void)state;
 	assert_non_null(text);
 	memset(text, '#', max + 1);
 	set = parse_in(text, max, "open");
-	assert_int_equal(set.count, 0);
-	rules_free(&set);
+	assert_int_equal(set.rule_count, 0);
+	config_free(&set);
 	assert_refused_with(text, max + 1, "open", "x:1:1: a file of 16777217 bytes, expected at most 16777216\n");
 	free(text);
 }
@@ -733,7 +733,7 @@ static void test_ten_thousand_problems_are_kept_and_the_others_counted(void **st
 {
 	struct problems problems = { 0 };
 	struct text t = text_growing(1 << 24), out = text_growing(1 << 24);
-	struct rule_set set;
+	struct config set;
 
 	(void)state;
 	text_str(&t, "tcp:");
@@ -981,12 +981,12 @@ static void assert_model_rule(const struct rule *got, const struct model_rule *e
 	assert_int_equal(got->persistence, expected->persistence);
 	assert_int_equal(got->pass, expected->pass);
 	assert_int_equal(got->given, expected->given);
-	if (got->origin_name) {
-		assert_string_equal(got->origin_name, expected->origin);
+	if (got->origin.name) {
+		assert_string_equal(got->origin.name, expected->origin);
 	} else {
-		bool v4 = ip_is_v4(&got->origin_ip);
+		bool v4 = ip_is_v4(&got->origin.ip);
 
-		memcpy(origin + 1 + ip_format(&got->origin_ip, origin + 1), v4 ? "" : "]", 2 - v4);
+		memcpy(origin + 1 + ip_format(&got->origin.ip, origin + 1), v4 ? "" : "]", 2 - v4);
 		assert_string_equal(v4 ? origin + 1 : origin, expected->origin);
 	}
 	for (unsigned int id = 0; id < RULE_SETTING_N; id++) {
@@ -1010,8 +1010,8 @@ static void assert_rules_equal(const struct rule *a, const struct rule *b)
 	assert_int_equal(a->persistence, b->persistence);
 	assert_int_equal(a->edge_ports.count, b->edge_ports.count);
 	assert_memory_equal(a->edge_ports.items, b->edge_ports.items, a->edge_ports.count * sizeof(struct port_range));
-	assert_string_equal(a->origin_name ? a->origin_name : "", b->origin_name ? b->origin_name : "");
-	assert_true(ip_equal(&a->origin_ip, &b->origin_ip));
+	assert_string_equal(a->origin.name ? a->origin.name : "", b->origin.name ? b->origin.name : "");
+	assert_true(ip_equal(&a->origin.ip, &b->origin.ip));
 	assert_memory_equal(&a->origin_ports, &b->origin_ports, sizeof(a->origin_ports));
 	assert_string_equal(a->tag ? a->tag : "", b->tag ? b->tag : "");
 	assert_int_equal(a->given, b->given);
@@ -1019,14 +1019,14 @@ static void assert_rules_equal(const struct rule *a, const struct rule *b)
 		assert_true(setting_equal(SETTING_SCOPE_RULE, id, &a->settings, &b->settings));
 }
 
-static void assert_sets_equal(const struct rule_set *a, const struct rule_set *b)
+static void assert_sets_equal(const struct config *a, const struct config *b)
 {
-	assert_int_equal(a->count, b->count);
+	assert_int_equal(a->rule_count, b->rule_count);
 	assert_int_equal(a->node_given, b->node_given);
 	assert_int_equal(a->rule_defaults_given, b->rule_defaults_given);
 	for (unsigned int id = 0; id < NODE_SETTING_N; id++)
 		assert_true(setting_equal(SETTING_SCOPE_NODE, id, &a->node, &b->node));
-	for (size_t i = 0; i < a->count; i++)
+	for (size_t i = 0; i < a->rule_count; i++)
 		assert_rules_equal(&a->rules[i], &b->rules[i]);
 }
 
@@ -1037,13 +1037,13 @@ static void test_what_is_exported_is_imported_as_it_was(void **state)
 
 	(void)state;
 	for (uint64_t seed = 0; seed < SEEDS; seed++) {
-		struct rule_set first, second;
+		struct config first, second;
 		char *exported, *again;
 
 		make_model(&m, seed);
 		assert_true(m.text.ok);
 		first = parse_in(m.text.bytes, m.text.length, "open");
-		assert_int_equal(first.count, m.count);
+		assert_int_equal(first.rule_count, m.count);
 		for (size_t i = 0; i < m.count; i++)
 			assert_model_rule(&first.rules[i], &m.rules[i]);
 		exported = format(&first);
@@ -1053,8 +1053,8 @@ static void test_what_is_exported_is_imported_as_it_was(void **state)
 		assert_string_equal(exported, again);
 		free(exported);
 		free(again);
-		rules_free(&first);
-		rules_free(&second);
+		config_free(&first);
+		config_free(&second);
 		text_free(&m.text);
 	}
 }
@@ -1062,11 +1062,11 @@ static void test_what_is_exported_is_imported_as_it_was(void **state)
 /* Defaults of the file are exported as such, and each rule with what it gives itself only. */
 static void test_defaults_of_the_file_are_exported_and_imported(void **state)
 {
-	struct rule_set first =
+	struct config first =
 		parse("set rule idle_timeout=2m accept_proxy=10.0.0.0/8 answers=3 client_max_flows=0\n"
 		      "tcp:1" OK "\nudp:1" OK " answers=0\ntcp:2" OK " accept_proxy=::1 idle_timeout=2m\n");
 	char *exported = format(&first);
-	struct rule_set second = parse(exported);
+	struct config second = parse(exported);
 
 	(void)state;
 	assert_string_equal(exported,
@@ -1074,8 +1074,8 @@ static void test_defaults_of_the_file_are_exported_and_imported(void **state)
 		"tcp:1" OK "\nudp:1" OK " answers=0\ntcp:2" OK " idle_timeout=2m accept_proxy=::1/128\n");
 	assert_sets_equal(&first, &second);
 	free(exported);
-	rules_free(&first);
-	rules_free(&second);
+	config_free(&first);
+	config_free(&second);
 }
 
 int main(void)

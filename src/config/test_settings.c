@@ -127,9 +127,9 @@ static void test_defaults_are_what_the_rows_say(void **state)
 	struct node_settings node;
 
 	(void)state;
-	setting_defaults_rule(PROTOCOL_TCP, &tcp);
-	setting_defaults_rule(PROTOCOL_UDP, &udp);
-	setting_defaults_node(&node);
+	setting_defaults(SETTING_SCOPE_RULE, PROTOCOL_TCP, &tcp);
+	setting_defaults(SETTING_SCOPE_RULE, PROTOCOL_UDP, &udp);
+	setting_defaults(SETTING_SCOPE_NODE, PROTOCOL_TCP, &node);
 	assert_int_equal(tcp.connect_timeout_ms, 5000);
 	assert_int_equal(tcp.connect_tries, 3);
 	assert_int_equal(tcp.idle_timeout_ms, 3600000);
@@ -160,9 +160,9 @@ static void test_defaults_lie_within_their_own_limits(void **state)
 				rows[i].type == SERVERS)
 				continue;
 			if (rows[i].scope == SETTING_SCOPE_RULE)
-				setting_defaults_rule((enum protocol)p, &f->settings.rule);
+				setting_defaults(SETTING_SCOPE_RULE, (enum protocol)p, &f->settings.rule);
 			else
-				setting_defaults_node(&f->settings.node);
+				setting_defaults(SETTING_SCOPE_NODE, PROTOCOL_TCP, &f->settings.node);
 			setting_format(rows[i].scope, rows[i].id, &f->settings, &t);
 			before = f->settings;
 			if (parse(f, rows[i].scope, rows[i].id, value))

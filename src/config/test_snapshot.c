@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/test.h"
+#include "config/rules.h"
 #include "config/snapshot.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-static struct rule_set parse(const char *text)
+static struct config parse(const char *text)
 {
 	struct problems problems = { 0 };
-	struct rule_set set;
+	struct config set;
 
 	assert_int_equal(rules_parse(text, strlen(text), limits_profile_find("open"), &set, &problems), RULES_OK);
 	return set;
@@ -27,13 +28,13 @@ static void count_release(struct snapshot_rule *rule)
 
 static struct snapshot *snapshot_of(const char *text, uint64_t version)
 {
-	struct rule_set set = parse(text);
+	struct config set = parse(text);
 	struct snapshot *s;
 
 	atomic_store(&released, 0);
 	assert_int_equal(snapshot_new(&set, version, count_release, &s), 0);
 	assert_null(set.rules); /* taken over */
-	assert_int_equal(set.count, 0);
+	assert_int_equal(set.rule_count, 0);
 	return s;
 }
 
@@ -76,9 +77,9 @@ static void test_each_rule_of_the_set_stands_in_the_snapshot(void **state)
 	struct snapshot *s = snapshot_of("tcp:1" OK "udp:1" OK, 1);
 
 	(void)state;
-	assert_int_equal(s->set.count, 2);
-	for (size_t i = 0; i < s->set.count; i++) {
-		assert_ptr_equal(s->rules[i].rule, &s->set.rules[i]);
+	assert_int_equal(s->config.rule_count, 2);
+	for (size_t i = 0; i < s->config.rule_count; i++) {
+		assert_ptr_equal(s->rules[i].rule, &s->config.rules[i]);
 		assert_ptr_equal(s->rules[i].snapshot, s);
 		assert_null(s->rules[i].state);
 		assert_null(s->rules[i].name);

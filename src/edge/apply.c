@@ -41,7 +41,7 @@ static int read_file(const char *path, char **ret_text, size_t *ret_length, stru
 	return RULES_OK;
 }
 
-int apply_check(const struct options *options, struct rule_set *ret_set, struct text *out)
+int apply_check(const struct options *options, struct config *ret_set, struct text *out)
 {
 	struct problems problems = { 0 };
 	size_t length;
@@ -71,13 +71,13 @@ static void release_rule(struct snapshot_rule *rule)
 /* A rule of the same id goes on with its counters and limits. */
 static struct rule_state *state_for(const struct edge *e, const struct rule *rule)
 {
-	for (size_t i = 0; e->snapshot && i < e->snapshot->set.count; i++)
+	for (size_t i = 0; e->snapshot && i < e->snapshot->config.rule_count; i++)
 		if (strcmp(e->snapshot->rules[i].rule->id, rule->id) == 0)
 			return rule_state_ref(e->snapshot->rules[i].state);
 	return rule_state_new(rule->id, e->options.workers);
 }
 
-static int make_snapshot(struct edge *e, struct rule_set *set, struct snapshot **ret_snapshot)
+static int make_snapshot(struct edge *e, struct config *set, struct snapshot **ret_snapshot)
 {
 	struct snapshot *s;
 	int r;
@@ -85,13 +85,13 @@ static int make_snapshot(struct edge *e, struct rule_set *set, struct snapshot *
 	r = snapshot_new(set, e->version + 1, release_rule, &s);
 	if (r)
 		return r;
-	for (size_t i = 0; i < s->set.count; i++) {
+	for (size_t i = 0; i < s->config.rule_count; i++) {
 		struct snapshot_rule *rule = &s->rules[i];
 
 		rule->state = state_for(e, rule->rule);
-		if (rule->rule->origin_name)
-			rule->name = resolver_name(e->resolver, rule->rule->origin_name);
-		if (!rule->state || (rule->rule->origin_name && !rule->name)) {
+		if (rule->rule->origin.name)
+			rule->name = resolver_name(e->resolver, rule->rule->origin.name);
+		if (!rule->state || (rule->rule->origin.name && !rule->name)) {
 			snapshot_unref(s);
 			return fault(-ENOMEM);
 		}
@@ -108,7 +108,7 @@ static void set_snapshot(struct edge *e, struct snapshot *next)
 	e->snapshot = next;
 	pthread_mutex_unlock(&e->snapshot_lock);
 	e->version = next->version;
-	resolver_configure(e->resolver, &next->set.node);
+	resolver_configure(e->resolver, &next->config.node);
 	snapshot_unref(old);
 }
 
@@ -315,7 +315,7 @@ static int steer_or_bind(struct edge *e, struct bound_sockets *sockets, struct t
 int apply_first(struct edge *e, struct bound_sockets *ret_sockets, struct text *out)
 {
 	struct problems problems = { 0 };
-	struct rule_set set = { 0 };
+	struct config set = { 0 };
 	struct snapshot *snapshot;
 	int r;
 
@@ -331,7 +331,7 @@ int apply_first(struct edge *e, struct bound_sockets *ret_sockets, struct text *
 	if (r) {
 		if (r < 0)
 			text_printf(out, "%s: %s\n", e->options.rules_path, fault_text(r));
-		rules_free(&set);
+		config_free(&set);
 		return r;
 	}
 	set_snapshot(e, snapshot);
@@ -387,7 +387,7 @@ static void reload_done(struct edge *e)
 	counter_add(&e->reloads.applied, 1);
 	atomic_store(&e->reloads.last_apply_us, (uint64_t)(took / NSEC_PER_USEC));
 	text_printf(&text, "version %llu applied: %zu rules, %.1f ms\n", (unsigned long long)e->version,
-		e->snapshot->set.count, (double)took / (double)NSEC_PER_MSEC);
+		e->snapshot->config.rule_count, (double)took / (double)NSEC_PER_MSEC);
 	log_info("%.*s", (int)text.length - 1, text.bytes);
 	tell(&e->reload_waiters, true, text.bytes);
 	if (e->reload_again)
@@ -426,7 +426,7 @@ static int prepare(struct edge *e, struct text *out, struct snapshot **ret_snaps
 {
 	struct bound_sockets sockets[OPTIONS_WORKERS_MAX] = { 0 };
 	struct problems problems = { 0 };
-	struct rule_set set = { 0 };
+	struct config set = { 0 };
 	struct port_map serve;
 	int r;
 
@@ -457,7 +457,7 @@ static int prepare(struct edge *e, struct text *out, struct snapshot **ret_snaps
 		free(mails[w]);
 	}
 	close_all(e, sockets);
-	rules_free(&set);
+	config_free(&set);
 	snapshot_unref(*ret_snapshot);
 	return r;
 }

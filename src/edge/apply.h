@@ -15,7 +15,7 @@
  *
  * Return: RULES_OK; RULES_E_WRONG.
  */
-MUST_CHECK int apply_check(const struct options *options, struct rule_set *ret_set, struct text *out);
+MUST_CHECK int apply_check(const struct options *options, struct config *ret_set, struct text *out);
 
 /**
  * apply_first() - the configuration at start: makes the listening sockets, the steer program, and e->snapshot

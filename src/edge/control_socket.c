@@ -136,7 +136,7 @@ static void command_status(struct client *c)
 
 static void command_rules(struct client *c)
 {
-	rules_format(&c->control->edge->snapshot->set, &c->answer);
+	rules_format(&c->control->edge->snapshot->config, &c->answer);
 	answer(c);
 }
 

@@ -105,14 +105,14 @@ static int signals_open(struct signals *s, struct edge *e)
 static int check_only(const struct options *options)
 {
 	struct text out = text_growing(ERRORS_MAX);
-	struct rule_set set = { 0 };
+	struct config set = { 0 };
 	int r = apply_check(options, &set, &out);
 
 	if (r)
 		fputs(out.bytes ? out.bytes : "out of memory\n", stderr);
 	else
-		printf("%s: %zu rules, no errors\n", options->rules_path, set.count);
-	rules_free(&set);
+		printf("%s: %zu rules, no errors\n", options->rules_path, set.rule_count);
+	config_free(&set);
 	text_free(&out);
 	return r ? 1 : 0;
 }
@@ -138,7 +138,7 @@ static void open_fastpath(struct edge *e)
 
 	if (e->options.no_bpf)
 		text_str(&why, "off: --no-bpf");
-	else if (!e->snapshot->set.node.udp_fast_path)
+	else if (!e->snapshot->config.node.udp_fast_path)
 		text_str(&why, "off: udp_fast_path=off");
 	else if (fastpath_open(&reason, &e->fastpath) == 0)
 		text_str(&why, "on");
@@ -245,8 +245,8 @@ static int start_threads(struct edge *e)
 static void say_ready(const struct edge *e)
 {
 	log_info("ready: %zu rules, %u tcp and %u udp ports, %u workers, steering %s, UDP fast path %s",
-		e->snapshot->set.count, port_map_count(&e->held, PROTOCOL_TCP), port_map_count(&e->held, PROTOCOL_UDP),
-		e->options.workers, e->steering, e->fastpath_state);
+		e->snapshot->config.rule_count, port_map_count(&e->held, PROTOCOL_TCP),
+		port_map_count(&e->held, PROTOCOL_UDP), e->options.workers, e->steering, e->fastpath_state);
 }
 
 static void deinit(struct edge *e, struct bound_sockets *sockets, struct signals *signals)

@@ -20,7 +20,7 @@ unsigned int port_map_count(const struct port_map *m, enum protocol protocol)
 }
 
 struct plan {
-	const struct rule_set *set;
+	const struct config *set;
 	const struct ip *listen;
 	size_t listen_count;
 	const struct port_map *held;
@@ -54,7 +54,7 @@ static bool addresses_meet(const struct plan *p, const struct ip *local)
 /* The rule entry that has a port; the port is known to be in the set. */
 static const struct rule *find_entry(const struct plan *p, unsigned int port, size_t *ret_entry)
 {
-	for (size_t i = 0; i < p->set->count; i++) {
+	for (size_t i = 0; i < p->set->rule_count; i++) {
 		const struct rule *rule = &p->set->rules[i];
 
 		if (rule->protocol != p->protocol)
@@ -136,9 +136,9 @@ static void other_listener(const struct sock_diag_entry *other, void *arg)
 	}
 }
 
-static void add_all(const struct rule_set *set, struct port_map *serve)
+static void add_all(const struct config *set, struct port_map *serve)
 {
-	for (size_t i = 0; i < set->count; i++) {
+	for (size_t i = 0; i < set->rule_count; i++) {
 		const struct rule *rule = &set->rules[i];
 
 		for (size_t e = 0; e < rule->edge_ports.count; e++)
@@ -148,7 +148,7 @@ static void add_all(const struct rule_set *set, struct port_map *serve)
 	}
 }
 
-int port_plan(const struct rule_set *set, const struct options *options, const struct port_map *held,
+int port_plan(const struct config *set, const struct options *options, const struct port_map *held,
 	struct port_map *ret_serve, struct problems *problems)
 {
 	struct plan plan = {

@@ -30,5 +30,5 @@ unsigned int port_map_count(const struct port_map *m, enum protocol protocol);
  *
  * Return: RULES_OK; RULES_E_WRONG; -errno.
  */
-MUST_CHECK int port_plan(const struct rule_set *set, const struct options *options, const struct port_map *held,
+MUST_CHECK int port_plan(const struct config *set, const struct options *options, const struct port_map *held,
 	struct port_map *ret_serve, struct problems *problems);

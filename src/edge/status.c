@@ -92,7 +92,7 @@ static void put_rules(const struct snapshot *s, struct text *out)
 {
 	for (size_t row = 0; row < ARRAY_SIZE(rule_rows); row++) {
 		head(out, rule_rows[row].id);
-		for (size_t i = 0; i < s->set.count; i++) {
+		for (size_t i = 0; i < s->config.rule_count; i++) {
 			text_printf(out, "tidegate_%s", metric_rows[rule_rows[row].id].name);
 			rule_labels(out, &s->rules[i]);
 			text_printf(out, "} %" PRIu64 "\n", sum_rule(s->rules[i].state, rule_rows[row].offset));
@@ -103,7 +103,7 @@ static void put_rules(const struct snapshot *s, struct text *out)
 static void put_ended(const struct snapshot *s, struct text *out)
 {
 	head(out, METRIC_FLOWS_ENDED);
-	for (size_t i = 0; i < s->set.count; i++) {
+	for (size_t i = 0; i < s->config.rule_count; i++) {
 		for (int why = 0; why < END_N; why++) {
 			uint64_t n = sum_rule(
 				s->rules[i].state, offsetof(struct rule_stats, ended) + (size_t)why * sizeof(counter));
@@ -127,7 +127,7 @@ static void put_dropped(const struct edge *e, const struct snapshot *s, struct t
 		if (n)
 			text_printf(out, "tidegate_datagrams_dropped_total{reason=\"%s\"} %" PRIu64 "\n",
 				drop_rows[why].word, n);
-		for (size_t i = 0; i < s->set.count; i++) {
+		for (size_t i = 0; i < s->config.rule_count; i++) {
 			n = sum_rule(s->rules[i].state, offsetof(struct rule_stats, dropped) + offset);
 			if (n == 0)
 				continue;
@@ -175,8 +175,8 @@ static void put_histogram(const struct snapshot_rule *rule, struct text *out)
 static void put_connects(const struct snapshot *s, struct text *out)
 {
 	head(out, METRIC_CONNECT);
-	for (size_t i = 0; i < s->set.count; i++)
-		if (s->set.rules[i].protocol == PROTOCOL_TCP)
+	for (size_t i = 0; i < s->config.rule_count; i++)
+		if (s->config.rules[i].protocol == PROTOCOL_TCP)
 			put_histogram(&s->rules[i], out);
 }
 
@@ -207,7 +207,7 @@ static void put_node(struct edge *e, const struct snapshot *s, struct text *out)
 	text_printf(out, "tidegate_reload_seconds %.6f\n", (double)counter_get(&e->reloads.last_apply_us) / 1e6);
 	one(out, METRIC_CONFIG_VERSION, s->version);
 	one(out, METRIC_NODE_FLOWS, atomic_load(&e->node.flows));
-	one(out, METRIC_NODE_FLOWS_MAX, s->set.node.max_flows);
+	one(out, METRIC_NODE_FLOWS_MAX, s->config.node.max_flows);
 	one(out, METRIC_FDS, atomic_load(&e->node.fds));
 	one(out, METRIC_FDS_MAX, e->node.fd_max);
 	one(out, METRIC_RESIDENT_MEMORY, resident_bytes());
@@ -244,7 +244,7 @@ void status_prometheus(struct edge *e, struct text *out)
 void status_json(struct edge *e, struct text *out)
 {
 	struct resolver_stats names = resolver_stats(e->resolver);
-	const char *name = e->snapshot->set.node.name[0] ? e->snapshot->set.node.name : e->log.host;
+	const char *name = e->snapshot->config.node.name[0] ? e->snapshot->config.node.name : e->log.host;
 
 	text_str(out, "{\"version\":");
 	text_u64(out, e->version);
@@ -252,7 +252,7 @@ void status_json(struct edge *e, struct text *out)
 	text_json(out, e->options.rules_path, strlen(e->options.rules_path));
 	text_str(out, ",\"node\":");
 	text_json(out, name, strlen(name));
-	text_printf(out, ",\"rules\":%zu,\"workers\":%u,\"uptime_s\":%" PRId64, e->snapshot->set.count,
+	text_printf(out, ",\"rules\":%zu,\"workers\":%u,\"uptime_s\":%" PRId64, e->snapshot->config.rule_count,
 		e->options.workers, (clock_now() - e->started) / NSEC_PER_SEC);
 	text_str(out, ",\"steering\":");
 	text_json(out, e->steering, strlen(e->steering));
@@ -261,7 +261,7 @@ void status_json(struct edge *e, struct text *out)
 	text_printf(out, ",\"ports\":{\"tcp\":%u,\"udp\":%u}", port_map_count(&e->held, PROTOCOL_TCP),
 		port_map_count(&e->held, PROTOCOL_UDP));
 	text_printf(out, ",\"flows\":%u,\"flows_max\":%u,\"fds\":%u,\"fds_max\":%u", atomic_load(&e->node.flows),
-		e->snapshot->set.node.max_flows, atomic_load(&e->node.fds), e->node.fd_max);
+		e->snapshot->config.node.max_flows, atomic_load(&e->node.fds), e->node.fd_max);
 	text_printf(out, ",\"reloads\":{\"applied\":%" PRIu64 ",\"refused\":%" PRIu64 ",\"last_ms\":%.3f}",
 		counter_get(&e->reloads.applied), counter_get(&e->reloads.refused),
 		(double)counter_get(&e->reloads.last_apply_us) / 1e3);

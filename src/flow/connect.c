@@ -58,7 +58,7 @@ static enum step pick_of_name(struct tcp_flow *f, struct name_view *view, struct
 enum step tcp_pick(struct tcp_flow *f)
 {
 	const struct snapshot_rule *rule = f->flow.rule;
-	struct ip ip = rule->rule->origin_ip;
+	struct ip ip = rule->rule->origin.ip;
 	enum step step = STEP_NEXT;
 
 	if (client_gone(f))

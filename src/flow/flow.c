@@ -29,7 +29,7 @@ bool node_admit(struct flow_env *env, uint32_t fds, enum end_reason *ret_refused
 {
 	struct node_state *node = env->node;
 
-	if (atomic_fetch_add_explicit(&node->flows, 1, memory_order_relaxed) >= env->snapshot->set.node.max_flows) {
+	if (atomic_fetch_add_explicit(&node->flows, 1, memory_order_relaxed) >= env->snapshot->config.node.max_flows) {
 		atomic_fetch_sub_explicit(&node->flows, 1, memory_order_relaxed);
 		*ret_refused = END_LIMIT_NODE_FLOWS;
 		node_say_full(env, *ret_refused);

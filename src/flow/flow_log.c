@@ -157,7 +157,7 @@ static void field_flow(struct text *t, const struct line *l)
 
 static void field_node(struct text *t, const struct line *l)
 {
-	const char *name = l->flow->env->snapshot->set.node.name;
+	const char *name = l->flow->env->snapshot->config.node.name;
 
 	if (!name[0])
 		name = l->host;

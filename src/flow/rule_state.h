@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "config/rules.h"
+#include "config/config.h"
 #include "flow/stats.h"
 #include "policy/limit.h"
 

@@ -333,7 +333,7 @@ static int session_connect(struct udp_session *s, const struct addr *origin)
 static int session_pick(struct udp_session *s, uint32_t turn)
 {
 	const struct snapshot_rule *rule = s->flow.rule;
-	struct addr origin = { .ip = rule->rule->origin_ip, .port = rule_origin_port(rule->rule, s->flow.rule_port) };
+	struct addr origin = { .ip = rule->rule->origin.ip, .port = rule_origin_port(rule->rule, s->flow.rule_port) };
 	const struct name_answer *answer;
 	unsigned int index;
 

@@ -68,41 +68,41 @@ static void check_rule(const struct rule *rule, const struct limits_profile *pro
 			ASSERT(*port < range.first || *port > range.last);
 	}
 	ASSERT(in_range(rule->origin_ports, UINT16_MAX));
-	ASSERT(!rule->origin_name || (*rule->origin_name && strlen(rule->origin_name) <= NAME_MAX_LENGTH));
+	ASSERT(!rule->origin.name || (*rule->origin.name && strlen(rule->origin.name) <= NAME_MAX_LENGTH));
 	if (rule->tag)
 		check_message(rule->tag);
 	for (unsigned int id = 0; id < RULE_SETTING_N; id++)
 		ASSERT(!(rule->given & 1u << id) || setting_carried_by(id, rule->protocol));
 }
 
-static void check_rules(const struct rule_set *set, const struct limits_profile *profile)
+static void check_rules(const struct config *set, const struct limits_profile *profile)
 {
 	static uint8_t owned[1 << 16]; /* by port: bit i, protocol i */
 
 	memset(owned, 0, sizeof(owned));
-	ASSERT(set->count <= profile->rules_max);
-	for (size_t i = 0; i < set->count; i++)
+	ASSERT(set->rule_count <= profile->rules_max);
+	for (size_t i = 0; i < set->rule_count; i++)
 		check_rule(&set->rules[i], profile, owned);
 }
 
 /* Writes the set, reads that, writes it again. */
-static void check_round_trip(const struct rule_set *set, const struct limits_profile *profile)
+static void check_round_trip(const struct config *set, const struct limits_profile *profile)
 {
 	struct text first = text_growing(RULES_TEXT_MAX), second = text_growing(RULES_TEXT_MAX);
 	struct problems problems = { 0 };
-	struct rule_set again;
+	struct config again;
 
 	text_str(&first, "");
 	text_str(&second, "");
 	rules_format(set, &first);
 	ASSERT(first.ok);
 	ASSERT(rules_parse(first.bytes, first.length, profile, &again, &problems) == RULES_OK);
-	ASSERT(again.count == set->count);
-	for (size_t i = 0; i < set->count; i++)
+	ASSERT(again.rule_count == set->rule_count);
+	for (size_t i = 0; i < set->rule_count; i++)
 		ASSERT(memcmp(again.rules[i].id, set->rules[i].id, RULE_ID_SIZE) == 0);
 	rules_format(&again, &second);
 	ASSERT(second.ok && first.length == second.length && memcmp(first.bytes, second.bytes, first.length) == 0);
-	rules_free(&again);
+	config_free(&again);
 	text_free(&first);
 	text_free(&second);
 }
@@ -110,7 +110,7 @@ static void check_round_trip(const struct rule_set *set, const struct limits_pro
 static void check_profile(const char *text, size_t length, const char *name)
 {
 	struct limits_profile profile = *limits_profile_find(name);
-	struct rule_set set = { .count = SIZE_MAX };
+	struct config set = { .rule_count = SIZE_MAX };
 	struct problems problems = { 0 };
 	int r;
 
@@ -121,9 +121,9 @@ static void check_profile(const char *text, size_t length, const char *name)
 		ASSERT(problems.count == 0 && problems.left_out == 0);
 		check_rules(&set, &profile);
 		check_round_trip(&set, &profile);
-		rules_free(&set);
+		config_free(&set);
 	} else {
-		ASSERT(r == RULES_E_WRONG && set.count == SIZE_MAX);
+		ASSERT(r == RULES_E_WRONG && set.rule_count == SIZE_MAX);
 		check_problems(&problems, text, length);
 	}
 	problems_free(&problems);

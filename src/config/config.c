@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What rules_parse.c and rules_format.c share: names of things, limits profiles, and questions about a rule. */
-#include "config/rules.h"
+/* What the readers and writers of a configuration share: names of things, limits profiles, questions about a rule. */
+#include "config/config.h"
 
 #include <string.h>
+#include <strings.h>
 
 const char *protocol_name(enum protocol protocol)
 {
@@ -36,20 +37,38 @@ const struct limits_profile *limits_profile_find(const char *name)
 	return NULL;
 }
 
+const struct origin_group *config_group(const struct config *config, const char *name, size_t length)
+{
+	for (size_t i = 0; i < config->group_count; i++) {
+		const struct origin_group *group = &config->groups[i];
+
+		if (strlen(group->name) == length && strncasecmp(group->name, name, length) == 0)
+			return group;
+	}
+	return NULL;
+}
+
+bool host_equal(const struct host *a, const struct host *b)
+{
+	if (a->name && b->name)
+		return strcmp(a->name, b->name) == 0;
+	return !a->name && !b->name && ip_equal(&a->ip, &b->ip);
+}
+
 bool rule_same_forwarding(const struct rule *a, const struct rule *b, uint16_t edge_port)
 {
 	bool same_origin;
 
-	if (a->origin_name && b->origin_name)
-		same_origin = strcmp(a->origin_name, b->origin_name) == 0;
+	if (a->group && b->group)
+		same_origin = strcmp(a->group->name, b->group->name) == 0;
 	else
-		same_origin = !a->origin_name && !b->origin_name && ip_equal(&a->origin_ip, &b->origin_ip);
+		same_origin = !a->group && !b->group && host_equal(&a->origin, &b->origin);
 	return same_origin && a->protocol == b->protocol && a->pass == b->pass &&
 		rule_origin_port(a, edge_port) == rule_origin_port(b, edge_port);
 }
 
-void rules_free(struct rule_set *set)
+void config_free(struct config *config)
 {
-	arena_free(&set->arena);
-	*set = (struct rule_set){ 0 };
+	arena_free(&config->arena);
+	*config = (struct config){ 0 };
 }
