@@ -10,11 +10,15 @@ int balance_round_robin(int64_t *current, const uint32_t *weights, unsigned int 
 	unsigned int best = count;
 	int64_t total = 0;
 
+	for (unsigned int i = 0; i < count; i++)
+		total += weights[i];
 	for (unsigned int i = 0; i < count; i++) {
 		if (weights[i] == 0)
 			continue;
+		/* What is left from larger weights would be worth hundreds of turns now. Constant ones stay within. */
+		current[i] = MIN(current[i], 2 * total);
+		current[i] = MAX(current[i], -2 * total);
 		current[i] += weights[i];
-		total += weights[i];
 		if (best == count || current[i] > current[best])
 			best = i;
 	}

@@ -19,7 +19,8 @@ enum { BALANCE_OK, BALANCE_E_NONE };
  *
  * With constant weights each member gets exactly its weight out of every sum(weights) turns, and they are mixed: 5:1:1
  * gives a a b a c a a. Threads that each have a state of their own all begin with the heaviest member; if that matters,
- * let thread n take n turns ahead. O(@count).
+ * let thread n take n turns ahead. A member that is behind or ahead when weights change makes up for two turns at the
+ * most. O(@count).
  *
  * Source: nginx, ngx_http_upstream_get_peer(), "smooth weighted round-robin balancing" (2012).
  *

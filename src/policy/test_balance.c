@@ -174,6 +174,26 @@ static void test_round_robin_spreads_a_lost_members_turns_by_weight(void **state
 	assert_in_range(picked[2], 1998, 2002); /* and nothing is made up for */
 }
 
+/* As in a slow start after all were down: 1/256 of the weights before. */
+static void test_round_robin_does_not_carry_turns_over_to_much_smaller_weights(void **state)
+{
+	uint32_t large[3] = { 256 * 3, 256 * 2, 256 * 5 }, small[3] = { 3, 2, 5 };
+
+	(void)state;
+	for (unsigned int turns = 0; turns < 10; turns++) {
+		unsigned int picked[3] = { 0 };
+		int64_t current[3] = { 0 };
+
+		for (unsigned int i = 0; i < turns; i++)
+			round_robin(current, large, 3);
+		for (unsigned int i = 0; i < 100; i++)
+			picked[round_robin(current, small, 3)]++;
+		assert_in_range(picked[0], 26, 34);
+		assert_in_range(picked[1], 16, 24);
+		assert_in_range(picked[2], 46, 54);
+	}
+}
+
 static void test_round_robin_takes_the_largest_weights(void **state)
 {
 	uint32_t weights[MEMBERS_MAX];
@@ -573,6 +593,7 @@ int main(void)
 		cmocka_unit_test(test_round_robin_mixes_as_nginx_does),
 		cmocka_unit_test(test_round_robin_gives_exact_shares_and_nobody_runs_ahead),
 		cmocka_unit_test(test_round_robin_spreads_a_lost_members_turns_by_weight),
+		cmocka_unit_test(test_round_robin_does_not_carry_turns_over_to_much_smaller_weights),
 		cmocka_unit_test(test_round_robin_takes_the_largest_weights),
 		cmocka_unit_test(test_least_takes_the_smallest_load_by_weight),
 		cmocka_unit_test(test_least_lets_equal_members_take_turns_wherever_they_stand),
