@@ -140,7 +140,7 @@ static void test_a_reading_thread_gets_what_a_writing_thread_wrote(void **state)
 
 		while (at < length) {
 			const uint8_t *bytes;
-			size_t n = MIN(ring_peek(&r, &bytes), length - at);
+			size_t there = ring_peek(&r, &bytes), n = MIN(there, length - at);
 
 			if (n == 0)
 				sched_yield();

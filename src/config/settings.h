@@ -23,6 +23,7 @@ enum {
 	SERVER_LIST_MAX = 8,
 	WORD_MAX = 63,
 	PAYLOAD_MAX = 256,
+	CONNECT_TRIES_MAX = 16,
 };
 
 struct prefix_list {

@@ -82,7 +82,7 @@ static void test_each_rule_of_the_set_stands_in_the_snapshot(void **state)
 		assert_ptr_equal(s->rules[i].rule, &s->config.rules[i]);
 		assert_ptr_equal(s->rules[i].snapshot, s);
 		assert_null(s->rules[i].state);
-		assert_null(s->rules[i].name);
+		assert_null(s->rules[i].pool);
 	}
 	snapshot_unref(s);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "edge/apply.h"
 #include "base/error.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "flow/rule_state.h"
 #include "io/sock.h"
@@ -65,36 +66,63 @@ int apply_check(const struct options *options, struct config *ret_set, struct te
 static void release_rule(struct snapshot_rule *rule)
 {
 	rule_state_unref(rule->state);
-	name_unref(rule->name);
+	pool_unref(rule->pool);
+	for (size_t i = 0; i < ARRAY_SIZE(rule->access); i++)
+		access_set_unref(rule->access[i]);
 }
 
 /* A rule of the same id goes on with its counters and limits. */
 static struct rule_state *state_for(const struct edge *e, const struct rule *rule)
 {
+	const struct snapshot_rule *old = NULL;
+
+	/* most rules keep their ports, so there is seldom a need to search */
+	if (e->snapshot)
+		old = snapshot_find(e->snapshot, rule->protocol, rule->edge_ports.items[0].first);
+	if (old && strcmp(old->rule->id, rule->id) == 0)
+		return rule_state_ref(old->state);
 	for (size_t i = 0; e->snapshot && i < e->snapshot->config.rule_count; i++)
 		if (strcmp(e->snapshot->rules[i].rule->id, rule->id) == 0)
 			return rule_state_ref(e->snapshot->rules[i].state);
 	return rule_state_new(rule->id, e->options.workers);
 }
 
-static int make_snapshot(struct edge *e, struct config *set, struct snapshot **ret_snapshot)
+static int make_rule(struct edge *e, struct snapshot_rule *rule)
+{
+	const struct proxy *proxy = rule->rule->proxy;
+	int r = 0;
+
+	rule->state = state_for(e, rule->rule);
+	rule->pool = pools_of(e->pools, rule->rule);
+	if (proxy) {
+		rule->proxy_key = hash_bytes(proxy->name, strlen(proxy->name), 0);
+		r = access_set_get(&e->access, &proxy->access, &rule->access[0]);
+	}
+	if (r == 0)
+		r = access_set_get(&e->access, &rule->rule->access, &rule->access[1]);
+	return rule->state ? r : fault(-ENOMEM);
+}
+
+/* Also the first step of a change of pools. */
+static int make_snapshot(struct edge *e, struct config *config, struct snapshot **ret_snapshot)
 {
 	struct snapshot *s;
 	int r;
 
-	r = snapshot_new(set, e->version + 1, release_rule, &s);
+	r = pools_prepare(e->pools, config);
 	if (r)
 		return r;
-	for (size_t i = 0; i < s->config.rule_count; i++) {
-		struct snapshot_rule *rule = &s->rules[i];
-
-		rule->state = state_for(e, rule->rule);
-		if (rule->rule->origin.name)
-			rule->name = resolver_name(e->resolver, rule->rule->origin.name);
-		if (!rule->state || (rule->rule->origin.name && !rule->name)) {
-			snapshot_unref(s);
-			return fault(-ENOMEM);
-		}
+	r = snapshot_new(config, e->version + 1, release_rule, &s);
+	if (r) {
+		pools_abort(e->pools);
+		return r;
+	}
+	for (size_t i = 0; i < s->config.rule_count && r == 0; i++)
+		r = make_rule(e, &s->rules[i]);
+	if (r) {
+		snapshot_unref(s);
+		pools_abort(e->pools);
+		return r;
 	}
 	*ret_snapshot = s;
 	return 0;
@@ -110,6 +138,7 @@ static void set_snapshot(struct edge *e, struct snapshot *next)
 	e->version = next->version;
 	resolver_configure(e->resolver, &next->config.node);
 	snapshot_unref(old);
+	access_cache_sweep(&e->access);
 }
 
 /* --- sockets --- */
@@ -335,6 +364,7 @@ int apply_first(struct edge *e, struct bound_sockets *ret_sockets, struct text *
 		return r;
 	}
 	set_snapshot(e, snapshot);
+	pools_commit(e->pools, 0);
 	r = steer_or_bind(e, ret_sockets, out);
 	if (r)
 		close_all(e, ret_sockets);
@@ -458,6 +488,8 @@ static int prepare(struct edge *e, struct text *out, struct snapshot **ret_snaps
 	}
 	close_all(e, sockets);
 	config_free(&set);
+	if (*ret_snapshot)
+		pools_abort(e->pools);
 	snapshot_unref(*ret_snapshot);
 	return r;
 }
@@ -482,6 +514,7 @@ static void reload_begin(struct edge *e)
 		timer_stop(&e->drain_timer);
 		let_go(e, &e->serve_next, PROTOCOL_TCP);
 		set_snapshot(e, snapshot);
+		pools_commit(e->pools, (nsec_t)e->options.drain_s * NSEC_PER_SEC); /* mailed before the snapshot is */
 		e->unacknowledged = e->options.workers;
 		for (unsigned int w = 0; w < e->options.workers; w++) {
 			atomic_fetch_add(&e->node.fds, (uint32_t)mails[w]->sockets.count);
@@ -521,4 +554,5 @@ void apply_deinit(struct edge *e)
 	e->steer = NULL;
 	snapshot_unref(e->snapshot);
 	e->snapshot = NULL;
+	access_cache_deinit(&e->access);
 }

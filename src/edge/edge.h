@@ -9,7 +9,7 @@
 #include "bpf/steer/steer.h"
 #include "edge/options.h"
 #include "edge/port_map.h"
-#include "edge/resolver.h"
+#include "edge/pools.h"
 #include "edge/worker.h"
 
 #include <pthread.h>
@@ -36,6 +36,7 @@ struct edge {
 	struct node_state node;
 	struct flow_log_writer log;
 	struct resolver *resolver;
+	struct pools *pools;
 	struct steer *steer;	   /* NULL: plain binds */
 	const char *steering;	   /* "bpf", or why not */
 	struct fastpath *fastpath; /* NULL: UDP stays in user space */
@@ -49,6 +50,7 @@ struct edge {
 	/* configuration, changed by apply.c only */
 	pthread_mutex_t snapshot_lock; /* the pointer: the metrics thread takes a reference under it */
 	struct snapshot *snapshot;
+	struct access_cache access;
 	uint64_t version;
 	struct port_map held;	     /* ports that are steered or bound now */
 	struct port_map serve_next;  /* of the snapshot being applied */

@@ -117,16 +117,24 @@ static int check_only(const struct options *options)
 	return r ? 1 : 0;
 }
 
+/* The smallest power of two that is at least @n and CLIENT_WINDOW. */
+static uint32_t power_of_two(uint32_t n)
+{
+	uint32_t power = CLIENT_WINDOW;
+
+	while (power < n)
+		power *= 2;
+	return power;
+}
+
 static int node_init(struct node_state *node, unsigned int workers)
 {
-	uint32_t fds = privilege_raise_fd_limit(), slots = CLIENT_WINDOW;
+	uint32_t fds = privilege_raise_fd_limit();
 
 	node->hash_key = hash_new_key();
 	node->workers = workers;
 	node->fd_max = fds > 2 * FD_RESERVE ? fds - FD_RESERVE : fds / 2;
-	while (slots < node->fd_max * CLIENT_SLOTS_A_FLOW)
-		slots *= 2;
-	return client_table_init(&node->clients, slots);
+	return client_table_init(&node->clients, power_of_two(node->fd_max * CLIENT_SLOTS_A_FLOW));
 }
 
 /* Faster UDP where it can be had; everything works without. */
@@ -146,6 +154,13 @@ static void open_fastpath(struct edge *e)
 		text_printf(&why, "off: %s", reason_bytes);
 	if (reason.length)
 		log_warning("%s; established UDP sessions stay in user space", reason_bytes);
+}
+
+static void origin_failed(struct mail *mail, void *to)
+{
+	struct edge *e = to;
+
+	pools_origin_failed(e->pools, CONTAINER_OF(mail, struct mail_failed, mail));
 }
 
 /* What needs privileges, or may fail for reasons to be told at the prompt. */
@@ -170,7 +185,11 @@ static int prepare(struct edge *e, struct bound_sockets *sockets, struct signals
 	if (r == 0)
 		r = node_init(&e->node, e->options.workers);
 	if (r == 0)
-		r = resolver_new(&e->loop, e->options.workers, &e->resolver);
+		r = resolver_new(&e->loop, &e->resolver);
+	if (r == 0)
+		r = pools_new(&e->loop, e->resolver, e->options.workers, &e->pools);
+	e->node.main = &e->mailbox;
+	e->node.origin_failed = origin_failed;
 	if (r) {
 		text_printf(out, "starting: %s\n", fault_text(r));
 		return r;
@@ -187,6 +206,11 @@ static int prepare(struct edge *e, struct bound_sockets *sockets, struct signals
 	r = apply_first(e, sockets, out);
 	if (r)
 		return r;
+	r = persist_init(&e->node.persist, power_of_two(e->snapshot->config.node.persistence_clients));
+	if (r) {
+		text_printf(out, "starting: %s\n", fault_text(r));
+		return r;
+	}
 	r = flow_log_open(&e->log, e->options.log_path, e->options.workers);
 	if (r) {
 		text_printf(out, "--log %s: %s\n", e->options.log_path ? e->options.log_path : "", strerror(-r));
@@ -253,7 +277,6 @@ static void deinit(struct edge *e, struct bound_sockets *sockets, struct signals
 {
 	metrics_close(e->metrics);
 	control_socket_close(e->control);
-	resolver_free(e->resolver);
 	for (unsigned int w = 0; w < e->options.workers; w++) {
 		bound_sockets_close(&sockets[w]);
 		worker_free(e->workers[w]);
@@ -261,6 +284,9 @@ static void deinit(struct edge *e, struct bound_sockets *sockets, struct signals
 	fastpath_close(e->fastpath);
 	flow_log_close(&e->log);
 	apply_deinit(e);
+	pools_free(e->pools);
+	resolver_free(e->resolver);
+	persist_deinit(&e->node.persist);
 	client_table_deinit(&e->node.clients);
 	if (signals->fd >= 0)
 		close(signals->fd);
@@ -286,7 +312,7 @@ static int serve(struct edge *e)
 			log_error("starting threads: %s", fault_text(r));
 	}
 	if (r == 0) {
-		resolver_workers(e->resolver, e->workers);
+		pools_workers(e->pools, e->workers);
 		apply_open_ports(e);
 		say_ready(e);
 		r = loop_run(&e->loop);

@@ -8,8 +8,7 @@
 #include "edge/resolver.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "edge/worker.h"
-#include "policy/pick.h"
+#include "base/hash.h"
 
 #include <ares.h>
 #include <errno.h>
@@ -24,16 +23,18 @@ enum {
 	QUERY_TRIES = 3,
 	RETRY_MIN_MS = 500, /* after a failure, doubled with each one up to the maximum */
 	RETRY_MAX_MS = 30000,
+	BUCKETS = 1024,
 };
 
 struct lookup {
 	struct list node;
+	struct list bucket; /* by the name's text */
 	struct resolver *resolver;
 	struct name *name; /* a reference */
 	struct timer timer;
 	int64_t retry_ms;
 	bool running;
-	struct name_answer *answer; /* a reference; the last good one */
+	struct name_answer answer; /* what name->answer points to, once there is one */
 	struct log_limit complaint;
 };
 
@@ -49,8 +50,9 @@ struct resolver {
 	struct timer timer;
 	struct resolver_socket sockets[RESOLVER_SOCKETS];
 	struct list lookups;
-	struct worker **workers;
-	unsigned int worker_count;
+	struct list buckets[BUCKETS]; /* lookup.bucket */
+	void (*changed)(void *owner, struct name *name);
+	void *owner;
 	int64_t min_ms;
 	int64_t max_ms;
 	struct server_list servers; /* as configured; empty: those of the system */
@@ -132,28 +134,6 @@ static void socket_state(void *arg, ares_socket_t fd, int readable, int writable
 
 /* --- answers --- */
 
-static void publish_to(struct worker *w, struct name *name, struct name_answer *answer)
-{
-	struct mail_name *m = calloc(1, sizeof(*m));
-
-	if (!m) {
-		log_error("resolver: out of memory, a worker keeps the old answer for %s", name->text);
-		return;
-	}
-	m->mail.deliver = worker_name;
-	m->name = name_ref(name);
-	m->answer = name_answer_ref(answer);
-	mailbox_post(&w->mailbox, &m->mail);
-}
-
-static void publish(struct lookup *l)
-{
-	struct resolver *r = l->resolver;
-
-	for (unsigned int i = 0; r->workers && i < r->worker_count; i++)
-		publish_to(r->workers[i], l->name, l->answer);
-}
-
 static int compare_ips(const void *a, const void *b)
 {
 	return memcmp(a, b, sizeof(struct ip));
@@ -165,12 +145,13 @@ static void again_in(struct lookup *l, int64_t ms)
 }
 
 /* Addresses in a fixed order and the smallest TTL. Return: how many. */
-static unsigned int collect(const struct ares_addrinfo *result, struct ip ips[static PICK_MAX], int64_t *ret_ttl_s)
+static unsigned int collect(
+	const struct ares_addrinfo *result, struct ip ips[static NAME_ADDRESSES_MAX], int64_t *ret_ttl_s)
 {
 	unsigned int count = 0;
 	int64_t ttl_s = INT32_MAX;
 
-	for (struct ares_addrinfo_node *n = result->nodes; n && count < PICK_MAX; n = n->ai_next) {
+	for (struct ares_addrinfo_node *n = result->nodes; n && count < NAME_ADDRESSES_MAX; n = n->ai_next) {
 		union sockaddr_any sa = { 0 };
 
 		if (n->ai_family != AF_INET && n->ai_family != AF_INET6)
@@ -189,18 +170,16 @@ static unsigned int collect(const struct ares_addrinfo *result, struct ip ips[st
 static void succeeded(struct lookup *l, const struct ip *ips, unsigned int count, int64_t ttl_s)
 {
 	struct resolver *r = l->resolver;
-	struct name_answer *answer;
 
 	l->retry_ms = RETRY_MIN_MS;
 	again_in(l, MIN(MAX(ttl_s * 1000, r->min_ms), r->max_ms));
-	if (l->answer && l->answer->count == count && memcmp(l->answer->ips, ips, count * sizeof(*ips)) == 0)
+	if (l->name->answer && l->answer.count == count && memcmp(l->answer.ips, ips, count * sizeof(*ips)) == 0)
 		return;
-	answer = name_answer_new(ips, count);
-	if (!answer)
-		return;
-	name_answer_unref(l->answer);
-	l->answer = answer;
-	publish(l);
+	l->answer.count = count;
+	memcpy(l->answer.ips, ips, count * sizeof(*ips));
+	l->name->answer = &l->answer;
+	if (r->changed)
+		r->changed(r->owner, l->name);
 }
 
 static void failed(struct lookup *l, const char *why)
@@ -210,7 +189,7 @@ static void failed(struct lookup *l, const char *why)
 	l->resolver->failure_count++;
 	if (log_allowed(&l->complaint, clock_now(), &suppressed))
 		log_warning("name %s: %s; %s", l->name->text, why,
-			l->answer ? "its last good answer stays" : "it has no address yet");
+			l->name->answer ? "its last good answer stays" : "it has no address yet");
 	again_in(l, l->retry_ms);
 	l->retry_ms = MIN(l->retry_ms * 2, (int64_t)RETRY_MAX_MS);
 }
@@ -219,15 +198,16 @@ static void lookup_free(struct lookup *l)
 {
 	timer_stop(&l->timer);
 	list_del(&l->node);
+	list_del(&l->bucket);
+	l->name->answer = NULL;
 	name_unref(l->name);
-	name_answer_unref(l->answer);
 	free(l);
 }
 
 static void answered(void *arg, int status, int timeouts, struct ares_addrinfo *result)
 {
 	struct lookup *l = arg;
-	struct ip ips[PICK_MAX];
+	struct ip ips[NAME_ADDRESSES_MAX];
 	unsigned int count = 0;
 	int64_t ttl_s = 0;
 
@@ -255,7 +235,7 @@ static void look_up(struct timer *timer)
 
 	if (l->running)
 		return;
-	if (atomic_load(&l->name->refs) == 1) {
+	if (l->name->refs == 1) {
 		lookup_free(l); /* no configuration and no flow has it any more */
 		return;
 	}
@@ -267,40 +247,52 @@ static void look_up(struct timer *timer)
 
 /* --- interface --- */
 
+static struct name *name_ref(struct name *n)
+{
+	n->refs++;
+	return n;
+}
+
+void name_unref(struct name *n)
+{
+	if (n && --n->refs == 0)
+		free(n);
+}
+
 struct name *resolver_name(struct resolver *r, const char *text)
 {
+	size_t length = strlen(text);
+	struct list *bucket = &r->buckets[hash_bytes(text, length, 0) % BUCKETS];
 	struct lookup *l;
 
-	list_for_each (node, &r->lookups) {
-		l = CONTAINER_OF(node, struct lookup, node);
+	list_for_each (node, bucket) {
+		l = CONTAINER_OF(node, struct lookup, bucket);
 		if (strcmp(l->name->text, text) == 0)
 			return name_ref(l->name);
 	}
 	l = calloc(1, sizeof(*l));
 	if (!l)
 		return NULL;
-	l->name = name_new(text, r->worker_count);
+	l->name = calloc(1, sizeof(*l->name) + length + 1);
 	if (!l->name) {
 		free(l);
 		return NULL;
 	}
+	l->name->refs = 1;
+	memcpy(l->name->text, text, length);
 	l->resolver = r;
 	l->retry_ms = RETRY_MIN_MS;
 	timer_init(&l->timer, look_up);
 	list_add(&r->lookups, &l->node);
+	list_add(bucket, &l->bucket);
 	timer_start(&r->loop->timers, &l->timer, 0);
 	return name_ref(l->name);
 }
 
-void resolver_workers(struct resolver *r, struct worker **workers)
+void resolver_tell(struct resolver *r, void (*changed)(void *owner, struct name *name), void *owner)
 {
-	r->workers = workers;
-	list_for_each (node, &r->lookups) {
-		struct lookup *l = CONTAINER_OF(node, struct lookup, node);
-
-		if (l->answer)
-			publish(l);
-	}
+	r->changed = changed;
+	r->owner = owner;
 }
 
 static int open_channel(struct resolver *r, ares_channel *ret_channel)
@@ -366,12 +358,12 @@ struct resolver_stats resolver_stats(const struct resolver *r)
 
 	list_for_each (node, &r->lookups) {
 		s.names++;
-		s.unresolved += CONTAINER_OF(node, struct lookup, node)->answer == NULL;
+		s.unresolved += CONTAINER_OF(node, struct lookup, node)->name->answer == NULL;
 	}
 	return s;
 }
 
-int resolver_new(struct loop *loop, unsigned int workers, struct resolver **ret_resolver)
+int resolver_new(struct loop *loop, struct resolver **ret_resolver)
 {
 	struct resolver *r = calloc(1, sizeof(*r));
 	int status;
@@ -379,8 +371,9 @@ int resolver_new(struct loop *loop, unsigned int workers, struct resolver **ret_
 	if (!r)
 		return fault(-ENOMEM);
 	r->loop = loop;
-	r->worker_count = workers;
 	list_init(&r->lookups);
+	for (size_t i = 0; i < BUCKETS; i++)
+		list_init(&r->buckets[i]);
 	timer_init(&r->timer, timeout);
 	for (size_t i = 0; i < RESOLVER_SOCKETS; i++) {
 		r->sockets[i].resolver = r;

@@ -180,6 +180,89 @@ static void put_connects(const struct snapshot *s, struct text *out)
 			put_histogram(&s->rules[i], out);
 }
 
+/* --- origins of groups --- */
+
+static uint64_t origin_value(enum metric_id id, const struct origin_status *s)
+{
+	switch ((int)id) {
+	case METRIC_ORIGIN_UP:
+		return !s->down;
+	case METRIC_ORIGIN_FLOWS:
+		return s->flows_total;
+	case METRIC_ORIGIN_FLOWS_ACTIVE:
+		return s->flows;
+	case METRIC_ORIGIN_CHECKS:
+		return s->probes;
+	case METRIC_ORIGIN_CHECKS_FAILED:
+		return s->probes_failed;
+	case METRIC_ORIGIN_CHANGES:
+		return s->changes;
+	default:
+		return 0;
+	}
+}
+
+/* "10.0.0.1:80", or "10.0.0.1" when the port is the rule's */
+static void format_origin(const struct addr *addr, char out[static ADDR_TEXT_SIZE])
+{
+	if (addr->port)
+		addr_format(addr, out);
+	else
+		ip_format(&addr->ip, out);
+}
+
+struct origin_sample {
+	enum metric_id id;
+	struct text *out;
+};
+
+static void put_origin(const struct origin_status *s, void *arg)
+{
+	const struct origin_sample *sample = arg;
+	char origin[ADDR_TEXT_SIZE];
+
+	format_origin(&s->addr, origin);
+	text_printf(sample->out, "tidegate_%s{group=\"%s\",origin=\"%s\"} ", metric_rows[sample->id].name, s->group,
+		origin);
+	if (sample->id == METRIC_ORIGIN_CHECK)
+		text_printf(sample->out, "%.6f\n", (double)s->latency / 1e9);
+	else
+		text_printf(sample->out, "%" PRIu64 "\n", origin_value(sample->id, s));
+}
+
+static void put_origins(struct edge *e, struct text *out)
+{
+	for (enum metric_id id = METRIC_ORIGIN_UP; id <= METRIC_ORIGIN_CHECK; id++) {
+		struct origin_sample sample = { id, out };
+
+		head(out, id);
+		pools_each(e->pools, put_origin, &sample);
+	}
+}
+
+struct json_origins {
+	struct text *out;
+	const char *separator;
+};
+
+static void json_origin(const struct origin_status *s, void *arg)
+{
+	struct json_origins *j = arg;
+	char origin[ADDR_TEXT_SIZE];
+
+	format_origin(&s->addr, origin);
+	text_printf(j->out, "%s{\"group\":\"%s\",\"origin\":\"%s\",\"enabled\":%s,\"state\":\"%s\"", j->separator,
+		s->group, origin, s->enabled ? "true" : "false",
+		!s->checked	  ? "unchecked"
+			: s->down ? "down"
+				  : "up");
+	if (s->checked)
+		text_printf(j->out, ",\"reason\":\"%s\",\"check_ms\":%.3f", health_reason_word(s->reason),
+			(double)s->latency / 1e6);
+	text_printf(j->out, ",\"flows\":%u,\"flows_total\":%" PRIu64 "}", s->flows, s->flows_total);
+	j->separator = ",";
+}
+
 static uint64_t resident_bytes(void)
 {
 	unsigned long pages = 0;
@@ -235,6 +318,7 @@ void status_prometheus(struct edge *e, struct text *out)
 	put_connects(s, out);
 	put_dropped(e, s, out);
 	put_refused(e, out);
+	put_origins(e, out);
 	put_node(e, s, out);
 	snapshot_unref(s);
 }
@@ -268,6 +352,9 @@ void status_json(struct edge *e, struct text *out)
 	text_printf(out,
 		",\"names\":{\"in_use\":%u,\"unresolved\":%u,\"lookups\":%" PRIu64 ",\"failures\":%" PRIu64 "}",
 		names.names, names.unresolved, names.lookups, names.failures);
+	text_str(out, ",\"origins\":[");
+	pools_each(e->pools, json_origin, &(struct json_origins){ out, "" });
+	text_str(out, "]");
 	text_printf(out, ",\"log_lines_dropped\":%" PRIu64, ENV_SUM(e, counters[COUNTER_LOG_LINES_DROPPED]));
 	text_printf(out, ",\"resident_memory_bytes\":%" PRIu64 "}\n", resident_bytes());
 }

@@ -196,8 +196,21 @@ static void close_unused(struct worker *w, enum protocol protocol)
 
 /* --- ends that come from outside --- */
 
-/* Ends all flows that run under @snapshot, or all there are when it is NULL. */
-static void end_flows(struct worker *w, const struct snapshot *snapshot, enum end_reason why)
+static bool every_flow(const struct flow *f, const void *arg)
+{
+	(void)f;
+	(void)arg;
+	return true;
+}
+
+static bool runs_under(const struct flow *f, const void *snapshot)
+{
+	return f->rule->snapshot == snapshot;
+}
+
+/* Ends all flows that @choose says yes to. */
+static void end_flows(
+	struct worker *w, bool (*choose)(const struct flow *f, const void *arg), const void *arg, enum end_reason why)
 {
 	struct list chosen;
 
@@ -206,7 +219,7 @@ static void end_flows(struct worker *w, const struct snapshot *snapshot, enum en
 	list_for_each (node, &w->env.flows) {
 		struct flow *f = CONTAINER_OF(node, struct flow, all);
 
-		if (snapshot && f->rule->snapshot != snapshot)
+		if (!choose(f, arg))
 			continue;
 		list_del(&f->all);
 		list_add(&chosen, &f->all);
@@ -231,7 +244,7 @@ static void drain_over(struct timer *timer)
 	struct drain *d = CONTAINER_OF(timer, struct drain, timer);
 	struct worker *w = d->worker;
 
-	end_flows(w, d->snapshot, END_RULE_REMOVED);
+	end_flows(w, runs_under, d->snapshot, END_RULE_REMOVED);
 	drain_free(d);
 }
 
@@ -240,7 +253,7 @@ static void drain_begin(struct worker *w, struct snapshot *old, nsec_t drain)
 	struct drain *d = calloc(1, sizeof(*d));
 
 	if (!d) {
-		end_flows(w, old, END_RULE_REMOVED);
+		end_flows(w, runs_under, old, END_RULE_REMOVED);
 		return;
 	}
 	d->worker = w;
@@ -286,25 +299,45 @@ void worker_close_unused_udp(struct mail *mail, void *to)
 	free(mail);
 }
 
-void worker_name(struct mail *mail, void *to)
+void worker_view(struct mail *mail, void *to)
 {
-	struct mail_name *m = CONTAINER_OF(mail, struct mail_name, mail);
+	struct mail_view *m = CONTAINER_OF(mail, struct mail_view, mail);
 	struct worker *w = to;
-	struct name_view *view = &m->name->views[w->env.worker];
 
-	name_answer_unref(view->answer);
-	view->answer = m->answer;
-	while (!list_empty(&view->waiting))
-		tcp_flow_wake(view->waiting.next);
-	name_unref(m->name);
+	pool_take_news(&m->news, w->env.worker);
 	free(m);
+}
+
+void worker_origin_down(struct mail *mail, void *to)
+{
+	struct mail_origin_down *m = CONTAINER_OF(mail, struct mail_origin_down, mail);
+	struct worker *w = to;
+
+	udp_origin_down(&w->env, m->endpoint);
+	endpoint_unref(m->endpoint);
+	free(m);
+}
+
+static bool origin_has_left(const struct flow *f, const void *now)
+{
+	nsec_t leaves = f->endpoint ? atomic_load(&f->endpoint->leaves) : 0;
+
+	return leaves && leaves <= *(const nsec_t *)now;
+}
+
+void worker_end_left(struct mail *mail, void *to)
+{
+	nsec_t now = clock_now();
+
+	end_flows(to, origin_has_left, &now, END_ORIGIN_REMOVED);
+	free(mail);
 }
 
 static void stop_now(struct timer *timer)
 {
 	struct worker *w = CONTAINER_OF(timer, struct worker, stop_timer);
 
-	end_flows(w, NULL, END_SHUTDOWN);
+	end_flows(w, every_flow, NULL, END_SHUTDOWN);
 }
 
 void worker_stop(struct mail *mail, void *to)
@@ -328,7 +361,7 @@ void worker_stop(struct mail *mail, void *to)
 		}
 	}
 	if (m->drain == 0)
-		end_flows(w, NULL, END_SHUTDOWN);
+		end_flows(w, every_flow, NULL, END_SHUTDOWN);
 	else
 		timer_start(&w->env.loop.timers, &w->stop_timer, w->env.loop.now + m->drain);
 	free(m);

@@ -30,11 +30,16 @@ struct mail_stop {
 	nsec_t drain; /* from now */
 };
 
-/* main -> worker: a name has a new answer. Freed by the worker. */
-struct mail_name {
+/* main -> worker: a pool has a new view. Freed by the worker. */
+struct mail_view {
 	struct mail mail;
-	struct name *name;	    /* a reference */
-	struct name_answer *answer; /* a reference */
+	struct pool_news news;
+};
+
+/* main -> worker: an origin is down, sessions on the fast path should notice. Freed by the worker. */
+struct mail_origin_down {
+	struct mail mail;
+	struct endpoint *endpoint; /* a reference */
 };
 
 struct worker {
@@ -74,7 +79,12 @@ void worker_free(struct worker *w);
 /* mail.deliver of the messages above */
 void worker_apply(struct mail *mail, void *to);
 void worker_stop(struct mail *mail, void *to);
-void worker_name(struct mail *mail, void *to);
+void worker_view(struct mail *mail, void *to);
+void worker_origin_down(struct mail *mail, void *to);
+
+/** worker_end_left() - deliver of a bare struct mail: the drain time of some origins that were taken out is over. Freed
+ * by the worker. */
+void worker_end_left(struct mail *mail, void *to);
 
 /** worker_close_unused_udp() - deliver of a bare struct mail: UDP ports without a rule have drained. Freed by the
  * worker. */

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Choosing an origin address and connecting to it. An attempt that is refused, times out or finds no route is followed
- * by the next address of the name, up to connect_tries; until then not a byte of the client has been read, so nothing
+ * Choosing an origin and connecting to it. An attempt that is refused, times out or finds no route is followed by one
+ * to another origin of the pool, up to connect_tries; until then not a byte of the client has been read, so nothing
  * can be lost or sent twice. A client that goes away meanwhile ends the flow.
  */
 #include "base/error.h"
 #include "flow/tcp_flow.h"
 #include "io/sock.h"
-#include "policy/pick.h"
 
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -25,55 +24,39 @@ static bool client_gone(struct tcp_flow *f)
 }
 
 /* No answer for the name yet: wait for it as long as for a connection. */
-static enum step wait_for_name(struct tcp_flow *f, struct name_view *view)
+static enum step wait_for_name(struct tcp_flow *f)
 {
 	if (f->timed_out)
 		return tcp_end(f, END_NO_ORIGIN, END_SIDE_FIRST);
 	if (list_empty(&f->waiting)) {
-		list_add(&view->waiting, &f->waiting);
+		list_add(&f->flow.rule->pool->slots[f->flow.env->worker].waiting, &f->waiting);
 		tcp_timer(f, settings_of(f)->connect_timeout_ms);
 	}
 	return STEP_WAIT;
 }
 
-static enum step pick_of_name(struct tcp_flow *f, struct name_view *view, struct ip *ret_ip)
-{
-	const struct rule *rule = f->flow.rule->rule;
-	const struct name_answer *answer = view->answer;
-	uint32_t turn = 0;
-	unsigned int index;
-
-	if (!answer)
-		return wait_for_name(f, view);
-	if (f->tries == 0 && !rule->persistence)
-		turn = flow_stats(&f->flow)->turn++;
-	if (pick_origin(answer->ips, answer->count, rule->persistence ? PICK_SOURCE_HASH : PICK_ROUND_ROBIN,
-		    &f->flow.client.ip, turn, f->tried, &index) != PICK_OK)
-		return tcp_end(f, (enum end_reason)f->last_failure, END_SIDE_FIRST);
-	f->tried |= UINT64_C(1) << index;
-	*ret_ip = answer->ips[index];
-	return STEP_NEXT;
-}
-
 enum step tcp_pick(struct tcp_flow *f)
 {
-	const struct snapshot_rule *rule = f->flow.rule;
-	struct ip ip = rule->rule->origin.ip;
-	enum step step = STEP_NEXT;
-
 	if (client_gone(f))
 		return tcp_end(f, END_CLIENT_RESET, END_SIDE_FIRST);
-	if (f->tries == (rule->name ? settings_of(f)->connect_tries : 1))
+	if (f->tries == settings_of(f)->connect_tries)
 		return tcp_end(f, (enum end_reason)f->last_failure, END_SIDE_FIRST);
-	if (rule->name)
-		step = pick_of_name(f, &rule->name->views[f->flow.env->worker], &ip);
-	if (step != STEP_NEXT)
-		return step;
+	switch (pool_pick(&f->flow, (struct tried){ f->tried, f->tries })) {
+	case POOL_OK:
+		break;
+	case POOL_E_WAIT:
+		return wait_for_name(f);
+	case POOL_E_ALL_DOWN:
+		return tcp_end(f, END_ALL_DOWN, END_SIDE_FIRST);
+	case POOL_E_ALL_TRIED:
+		return tcp_end(f, (enum end_reason)f->last_failure, END_SIDE_FIRST);
+	default:
+		return tcp_end(f, END_NO_ORIGIN, END_SIDE_FIRST);
+	}
 	timer_stop(&f->timer);
 	f->timed_out = false;
 	if (f->tries++)
 		env_count(f->flow.env, COUNTER_CONNECT_RETRIES);
-	f->flow.origin = (struct addr){ .ip = ip, .port = rule_origin_port(rule->rule, f->flow.rule_port) };
 	return STEP_NEXT;
 }
 
@@ -86,6 +69,10 @@ static enum step attempt_failed(struct tcp_flow *f, enum end_reason why)
 	*origin = (struct tcp_side){ .source = origin->source, .fd = -1 };
 	source_init(&origin->source, origin->source.ready);
 	f->last_failure = (uint8_t)why;
+	if (f->tries < ARRAY_SIZE(f->tried) + 1)
+		f->tried[f->tries - 1] = f->flow.endpoint->id;
+	if (why != END_FAULT)
+		pool_failed(&f->flow);
 	return STEP_REPICK;
 }
 
@@ -152,6 +139,7 @@ enum step tcp_connect(struct tcp_flow *f)
 	timer_stop(&f->timer);
 	f->flow.connect_us = (uint32_t)((clock_now() - f->connect_start) / NSEC_PER_USEC);
 	f->flow.connected = true;
+	pool_worked(f->flow.endpoint);
 	rule_stats_connected(flow_stats(&f->flow), f->flow.connect_us);
 	return STEP_NEXT;
 }

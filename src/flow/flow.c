@@ -62,6 +62,7 @@ void flow_init(struct flow *f, struct flow_env *env, struct snapshot_rule *rule,
 		.start = env->loop.now,
 		.number = env->next_number++,
 		.client_slot = CLIENT_NONE,
+		.persist_slot = PERSIST_NONE,
 		.rule_port = edge->port,
 		.fds = (uint8_t)fds,
 	};
@@ -82,6 +83,13 @@ bool flow_admit(struct flow *f, enum end_reason *ret_refused)
 	uint32_t active;
 	int r;
 
+	for (size_t i = 0; i < ARRAY_SIZE(f->rule->access); i++) {
+		if (access_allows(f->rule->access[i], &f->client.ip))
+			continue;
+		*ret_refused = END_DENIED;
+		say_refused(f, END_DENIED);
+		return false;
+	}
 	active = atomic_fetch_add_explicit(&state->active, 1, memory_order_relaxed);
 	if (settings->max_flows && active >= settings->max_flows) {
 		*ret_refused = END_LIMIT_RULE_FLOWS;
@@ -113,6 +121,7 @@ void flow_finish(struct flow *f, enum end_reason why, enum end_side side)
 {
 	struct rule_stats *stats = flow_stats(f);
 
+	pool_forget(f);
 	counter_add(&stats->ended[why], 1);
 	if (end_rows[why].logged)
 		flow_log_write(f->env->log, f, why, side == END_SIDE_FIRST ? end_rows[why].side : side);

@@ -10,10 +10,11 @@
 #include "base/log.h"
 #include "base/slab.h"
 #include "config/snapshot.h"
-#include "flow/name.h"
+#include "flow/pool.h"
 #include "flow/rule_state.h"
 #include "io/loop.h"
 #include "policy/limit.h"
+#include "policy/persist.h"
 
 struct flow_log;
 struct udp_table;
@@ -23,6 +24,9 @@ struct flow;
 /* Shared by all workers: the ceilings of the node, and who uses how much of them. */
 struct node_state {
 	struct client_table clients;
+	struct persist_table persist;
+	struct mailbox *main;				    /* of the main thread */
+	void (*origin_failed)(struct mail *mail, void *to); /* deliver of a struct mail_failed */
 	uint64_t hash_key;
 	unsigned int workers;
 	uint32_t fd_max; /* file descriptors that flows may use, all workers together */
@@ -76,19 +80,21 @@ struct flow {
 	const struct flow_kind *kind;
 	struct addr client;
 	struct addr edge;
-	struct addr origin; /* all zero until one is chosen */
-	nsec_t start;	    /* monotonic */
-	uint64_t number;    /* unique over the worker's life */
-	counter bytes_in;   /* from the client, headers of ours not counted */
-	counter bytes_out;  /* to the client */
+	struct addr origin;	   /* all zero until one is chosen */
+	struct endpoint *endpoint; /* that origin; a reference and one of its flows; NULL while it has none */
+	nsec_t start;		   /* monotonic */
+	uint64_t number;	   /* unique over the worker's life */
+	counter bytes_in;	   /* from the client, headers of ours not counted */
+	counter bytes_out;	   /* to the client */
 	uint64_t datagrams_in;
 	uint64_t datagrams_out;
-	uint32_t connect_us;  /* of the connection to the origin */
-	uint32_t client_slot; /* CLIENT_NONE until admitted */
-	uint16_t rule_port;   /* edge port under which the rule has it; differs from edge.port behind a balancer */
-	uint8_t fds;	      /* file descriptors accounted for */
-	bool connected;	      /* connect_us means something */
-	bool draining;	      /* its rule is gone: the flow itself holds a reference to its snapshot */
+	uint32_t connect_us;   /* of the connection to the origin */
+	uint32_t client_slot;  /* CLIENT_NONE until admitted */
+	uint32_t persist_slot; /* PERSIST_NONE unless session persistence holds the client */
+	uint16_t rule_port;    /* edge port under which the rule has it; differs from edge.port behind a balancer */
+	uint8_t fds;	       /* file descriptors accounted for */
+	bool connected;	       /* connect_us means something */
+	bool draining;	       /* its rule is gone: the flow itself holds a reference to its snapshot */
 };
 
 /** flow_stats() - this worker's counters of the flow's rule */

@@ -48,8 +48,8 @@ struct tcp_flow {
 	struct tcp_side side[SIDE_N];
 	struct timer timer; /* of the present stage: PROXY header, connect, keep-alive and idle */
 	struct grave grave;
-	struct list waiting; /* in name_view.waiting while the origin's name has no answer */
-	uint64_t tried;	     /* addresses of the origin's name that failed, by index in the answer */
+	struct list waiting;		       /* in pool_slot.waiting while the origin's name has no answer */
+	uint32_t tried[CONNECT_TRIES_MAX - 1]; /* origins that failed, by struct endpoint.id; as many as tries */
 	nsec_t last_activity;
 	nsec_t connect_start;
 	uint8_t stage;	      /* enum tcp_stage */
@@ -75,7 +75,7 @@ void tcp_flow_start(
 
 enum { TCP_FLOW_FDS = 2 };
 
-/** tcp_flow_wake() - the name that a flow waits for has an answer; @waiting is its tcp_flow.waiting */
+/** tcp_flow_wake() - the pool that a flow waits for has a view; @waiting is its tcp_flow.waiting */
 void tcp_flow_wake(struct list *waiting);
 
 /** tcp_end() - note why the flow ends; @side as in flow_finish(). Return: STEP_END. */

@@ -4,7 +4,6 @@
 #include "base/hash.h"
 #include "flow/udp_session.h"
 #include "io/sock.h"
-#include "policy/pick.h"
 #include "wire/proxy.h"
 #include "wire/spp.h"
 
@@ -239,6 +238,16 @@ static void look_at_time(struct flow *flow)
 	timer_start(&flow->env->loop.timers, &s->timer, flow->env->loop.now);
 }
 
+void udp_origin_down(struct flow_env *env, const struct endpoint *endpoint)
+{
+	list_for_each (node, &env->fast_sessions) {
+		struct udp_session *s = CONTAINER_OF(node, struct udp_session, fast.node);
+
+		if (s->flow.endpoint == endpoint)
+			udp_fast_leave(s);
+	}
+}
+
 static const struct flow_kind udp_kind = { .end_now = session_end_now, .look_at_time = look_at_time };
 
 static nsec_t session_deadline(const struct udp_session *s)
@@ -278,6 +287,7 @@ static void note_unreachable(struct udp_session *s)
 	env_count(s->flow.env, COUNTER_ICMP_ERRORS);
 	s->unreachable = true;
 	s->announced = false; /* what went there was lost, the header with it */
+	pool_failed(&s->flow);
 	udp_fast_leave(s);
 }
 
@@ -295,11 +305,11 @@ static void session_error(struct udp_session *s, int error)
 
 static void session_ready(struct source *source, uint32_t events);
 
-/* Puts a connected socket to @origin in place. Return: 0; -errno. */
-static int session_connect(struct udp_session *s, const struct addr *origin)
+/* Puts a connected socket to flow.origin in place. Return: 0; -errno. */
+static int session_connect(struct udp_session *s)
 {
 	union sockaddr_any sa;
-	socklen_t length = addr_to_sockaddr(origin, &sa);
+	socklen_t length = addr_to_sockaddr(&s->flow.origin, &sa);
 	int fd = sock_new(sa.sa.sa_family, SOCK_DGRAM);
 	int r;
 
@@ -322,49 +332,55 @@ static int session_connect(struct udp_session *s, const struct addr *origin)
 		close(s->fd);
 	s->fd = fd;
 	s->fast.refused = false;
-	s->flow.origin = *origin;
 	s->answered = false;
 	s->announced = false;
 	s->unreachable = false;
 	return 0;
 }
 
-/* Connects to the origin, or to the first address of its name that can be. Return: 0; DROP_… + 1 otherwise. */
-static int session_pick(struct udp_session *s, uint32_t turn)
+/* Chooses an origin and connects to it, or to the first of the pool that can be. Return: whether there is one. */
+static bool session_pick(struct udp_session *s)
 {
-	const struct snapshot_rule *rule = s->flow.rule;
-	struct addr origin = { .ip = rule->rule->origin.ip, .port = rule_origin_port(rule->rule, s->flow.rule_port) };
-	const struct name_answer *answer;
-	unsigned int index;
-
-	if (!rule->name)
-		return session_connect(s, &origin) ? DROP_NO_ORIGIN + 1 : 0;
-	answer = rule->name->views[s->flow.env->worker].answer;
-	if (!answer)
-		return DROP_NO_ORIGIN + 1;
-	while (pick_origin(answer->ips, answer->count, rule->rule->persistence ? PICK_SOURCE_HASH : PICK_ROUND_ROBIN,
-		       &s->flow.client.ip, turn, s->tried, &index) == PICK_OK) {
-		s->tried |= UINT64_C(1) << index;
-		origin.ip = answer->ips[index];
-		if (session_connect(s, &origin) == 0)
-			return 0;
+	while (s->tried_count < ARRAY_SIZE(s->tried) &&
+		pool_pick(&s->flow, (struct tried){ s->tried, s->tried_count }) == POOL_OK) {
+		s->tried[s->tried_count++] = s->flow.endpoint->id;
+		if (session_connect(s) == 0)
+			return true;
 	}
-	s->tried = 0;
-	return DROP_NO_ORIGIN + 1;
+	return false;
 }
 
 /*
- * The origin was unreachable and the client goes on: take another address of the name. With none left, all are tried
- * anew; with only one there is nothing to move to, and the socket is kept in case the origin comes back.
+ * The origin was unreachable or is down, and the client goes on: take another one of the pool. With none left, all but
+ * the present one are tried anew; with only one there is nothing to move to, and the socket is kept in case the origin
+ * comes back.
  */
 static void session_move(struct udp_session *s)
 {
-	const struct name *name = s->flow.rule->name;
+	struct endpoint *old = endpoint_ref(s->flow.endpoint);
+	bool anew = s->answered, moved = false;
 
-	if (!name || !name->views[s->flow.env->worker].answer || name->views[s->flow.env->worker].answer->count < 2)
-		return;
-	if (session_pick(s, 0) == 0)
+	if (pool_count(&s->flow) > 1)
+		udp_fast_leave(s);
+	for (int round = 0; round < 2 && !moved && pool_count(&s->flow) > 1; round++) {
+		if (anew) {
+			s->tried[0] = old->id;
+			s->tried_count = 1;
+		}
+		moved = session_pick(s);
+		anew = true;
+	}
+	if (moved)
 		env_count(s->flow.env, COUNTER_SESSIONS_MOVED);
+	else
+		pool_use(&s->flow, old);
+	endpoint_unref(old);
+}
+
+/* Whether another origin would do better. While all are down, none would. */
+static bool should_move(const struct udp_session *s)
+{
+	return s->unreachable || (s->flow.endpoint && endpoint_is_down(s->flow.endpoint) && pool_has_up(&s->flow));
 }
 
 /* --- beginning --- */
@@ -418,9 +434,8 @@ static struct udp_session *session_new(struct flow_env *env, struct snapshot_rul
 		session_end(s, refused);
 		return NULL;
 	}
-	r = session_pick(s, rule->rule->persistence ? 0 : stats->turn++);
-	if (r) {
-		drop(s, (enum drop_reason)(r - 1), 1);
+	if (!session_pick(s)) {
+		drop(s, DROP_NO_ORIGIN, 1);
 		session_end(s, END_NO_SESSION);
 		return NULL;
 	}
@@ -638,7 +653,7 @@ static void session_send(struct udp_session *s)
 	s->batch_count = 0;
 	if (s->ended)
 		return;
-	if (s->unreachable)
+	if (should_move(s))
 		session_move(s);
 	s->unreachable = false;
 	s->last_activity = s->flow.env->loop.now;
@@ -888,6 +903,7 @@ static void session_ready(struct source *source, uint32_t events)
 		return;
 	s->answered = true;
 	s->unreachable = false;
+	pool_worked(s->flow.endpoint);
 	s->last_activity = env->loop.now;
 	adapt_read_size(s, n);
 }

@@ -2,7 +2,7 @@
 /*
  * UDP sessions. A session is everything between one client address and port and one edge address and port; it has a
  * connected socket of its own towards the origin, so that answers and ICMP errors are its own, and keeps its origin
- * for its whole life (unless that origin is unreachable and the name has another address).
+ * for its whole life (unless that origin is unreachable or down and its pool has another one).
  *
  * Datagrams go in batches: what one recvmmsg() on a listener brings is grouped by session, and each group leaves with
  * one system call, as one GSO send where the sizes allow. Answers are gathered over a turn of the loop and leave
@@ -36,6 +36,10 @@ void udp_fast_sweep(struct timer *timer);
 
 /** udp_fast_routes_ready() - the callback of flow_env.routes (udp_fast.c) */
 void udp_fast_routes_ready(struct source *source, uint32_t events);
+
+/** udp_origin_down() - sessions with @endpoint come back from the fast path, so that they move when the client goes on
+ */
+void udp_origin_down(struct flow_env *env, const struct endpoint *endpoint);
 
 /** udp_reply_lend() - plain binds: answers from @port leave by this listener's socket, which stays the caller's */
 void udp_reply_lend(struct flow_env *env, int family, uint16_t port, int fd);

@@ -6,6 +6,8 @@
 #include "flow/flow.h"
 #include "flow/udp_reply.h"
 
+enum { SESSION_TRIED_MAX = 8 };
+
 /* A session's place on the kernel's fast path. */
 struct udp_fast {
 	struct list node; /* in flow_env.fast_sessions while the kernel carries the session */
@@ -26,7 +28,8 @@ struct udp_session {
 	uint64_t hash;
 	struct udp_reply *reply;
 	struct udp_fast fast;
-	uint64_t tried; /* addresses of the origin's name that were unreachable, by index in the answer */
+	uint32_t tried[SESSION_TRIED_MAX]; /* origins that it had, by struct endpoint.id */
+	uint8_t tried_count;
 	nsec_t last_activity;
 	int fd;		    /* connected to the origin */
 	uint8_t read_size;  /* datagrams to ask for at once */

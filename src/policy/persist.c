@@ -115,6 +115,17 @@ void persist_set(struct persist_table *t, uint32_t slot, uint32_t origin)
 	atomic_store_explicit(&s->choice, (uint64_t)origin << 32 | owner_of(word), memory_order_relaxed);
 }
 
+int persist_origin(const struct persist_table *t, uint32_t slot, uint32_t *ret_origin)
+{
+	const struct persist_slot *s = &t->slots[slot];
+	uint64_t choice = atomic_load_explicit(&s->choice, memory_order_relaxed);
+
+	if ((uint32_t)choice != owner_of(atomic_load_explicit(&s->word, memory_order_relaxed)))
+		return PERSIST_NEW;
+	*ret_origin = (uint32_t)(choice >> 32);
+	return PERSIST_OK;
+}
+
 void persist_release(struct persist_table *t, uint32_t slot, nsec_t now, nsec_t ttl)
 {
 	struct persist_slot *s = &t->slots[slot];

@@ -71,6 +71,14 @@ MUST_CHECK int persist_acquire(
 void persist_set(struct persist_table *t, uint32_t slot, uint32_t origin);
 
 /**
+ * persist_origin() - what is chosen now for the client of a place, which another of its flows may have changed
+ * @slot: of persist_acquire()
+ *
+ * Return: PERSIST_OK; PERSIST_NEW when there is no choice yet.
+ */
+MUST_CHECK int persist_origin(const struct persist_table *t, uint32_t slot, uint32_t *ret_origin);
+
+/**
  * persist_release() - a flow counted in @slot has ended
  * @ttl: ns, 0 or more: if it was the last, the choice is remembered while the time is less than @now + @ttl. Without a
  * choice the place is free at once

