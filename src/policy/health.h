@@ -79,7 +79,8 @@ enum { HEALTH_SHARE_FULL = 256 };
 /**
  * health_share() - which part of its weight an origin gets, in 1/HEALTH_SHARE_FULL
  *
- * Grows linearly over slow_start after a recovery. For weight * share with the integer algorithms of balance.h.
+ * Grows linearly over slow_start after a recovery. For weight * share with the integer
+ * algorithms of balance.h, so weights have to be less than 2^24.
  *
  * Return: 0 when down; 1 to HEALTH_SHARE_FULL when up, HEALTH_SHARE_FULL if it never was down.
  */
