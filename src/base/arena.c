@@ -48,6 +48,17 @@ char *arena_strndup(struct arena *a, const char *text, size_t length)
 	return copy;
 }
 
+void arena_join(struct arena *to, struct arena *from)
+{
+	struct arena_block **end = &to->blocks;
+
+	while (*end)
+		end = &(*end)->next;
+	*end = from->blocks;
+	to->used_bytes += from->used_bytes;
+	*from = (struct arena){ 0 };
+}
+
 void arena_free(struct arena *a)
 {
 	while (a->blocks) {

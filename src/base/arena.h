@@ -17,5 +17,8 @@ void *arena_alloc(struct arena *a, size_t size);
 /** arena_strndup() - a NUL-terminated copy of @length bytes; NULL when memory is out */
 char *arena_strndup(struct arena *a, const char *text, size_t length);
 
+/** arena_join() - @from's memory lives as long as @to from now on; @from is empty then */
+void arena_join(struct arena *to, struct arena *from);
+
 /** arena_free() - free everything; the arena is empty then and may be used again */
 void arena_free(struct arena *a);

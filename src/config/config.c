@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the readers and writers of a configuration share: names of things, limits profiles, questions about a rule. */
 #include "config/config.h"
+#include "base/error.h"
+#include "config/check.h"
 
+#include <errno.h>
 #include <string.h>
 #include <strings.h>
 
@@ -35,6 +38,42 @@ const struct limits_profile *limits_profile_find(const char *name)
 		if (strcmp(profiles[i].name, name) == 0)
 			return &profiles[i];
 	return NULL;
+}
+
+void config_fold_name(const char *name, size_t length, char *ret_folded)
+{
+	for (size_t i = 0; i < length; i++)
+		ret_folded[i] = (char)(name[i] >= 'A' && name[i] <= 'Z' ? name[i] + ('a' - 'A') : name[i]);
+}
+
+static void add_settings(enum setting_scope scope, setting_mask given, const void *from, void *to)
+{
+	for (unsigned int id = 0; id < setting_count(scope); id++)
+		if (given & 1u << id)
+			setting_copy(scope, id, from, to);
+}
+
+int config_join(struct config *document, struct config *rules)
+{
+	size_t count = document->rule_count + rules->rule_count;
+	struct rule *all = arena_alloc(&document->arena, MAX(count, (size_t)1) * sizeof(*all));
+
+	if (!all)
+		return fault(-ENOMEM);
+	if (document->rule_count)
+		memcpy(all, document->rules, document->rule_count * sizeof(*all));
+	if (rules->rule_count)
+		memcpy(all + document->rule_count, rules->rules, rules->rule_count * sizeof(*all));
+	document->rules = all;
+	document->rule_count = count;
+	add_settings(SETTING_SCOPE_NODE, rules->node_given, &rules->node, &document->node);
+	document->node_given |= rules->node_given;
+	add_settings(SETTING_SCOPE_RULE, rules->rule_defaults_given, &rules->rule_defaults, &document->rule_defaults);
+	document->rule_defaults_given |= rules->rule_defaults_given;
+	arena_join(&document->arena, &rules->arena);
+	*rules = (struct config){ 0 };
+	rules_apply_defaults(document);
+	return 0;
 }
 
 const struct origin_group *config_group(const struct config *config, const char *name, size_t length)

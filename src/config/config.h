@@ -96,9 +96,10 @@ struct rule {
 	const struct proxy *proxy;	/* NULL for a rule of a rules file that belongs to none */
 	struct access access;
 	struct rule_settings settings;
-	setting_mask given;		  /* settings that the rule itself gives */
-	unsigned int line;		  /* where it was read, from 1; 0 when it was not read from lines */
-	const unsigned int *edge_columns; /* and where in the line each of edge_ports, in characters from 1 */
+	setting_mask given; /* settings that the rule itself gives */
+	unsigned int line;  /* where it was read, from 1; 0 when it was not read from lines */
+	const unsigned int
+		*edge_columns; /* and where in the line each of edge_ports, in characters from 1; else NULL */
 };
 
 struct config {
@@ -131,6 +132,20 @@ const struct limits_profile *limits_profile_find(const char *name);
 
 /** config_free() - an all-zero configuration is accepted, and is left behind */
 void config_free(struct config *config);
+
+/**
+ * config_join() - add the rules and settings of a text to a document
+ * @document: owns everything then
+ * @rules:    read by rules_parse() with @document as the base; left all-zero on success
+ *
+ * Defaults for rules ("set rule", rule_defaults) of either reach the rules of both.
+ *
+ * Return: 0; -ENOMEM, and neither has changed.
+ */
+MUST_CHECK int config_join(struct config *document, struct config *rules);
+
+/** config_fold_name() - a name of an object as it is compared: in lower case; @ret_folded has @length bytes, no NUL */
+void config_fold_name(const char *name, size_t length, char *ret_folded);
 
 /** config_group() - the origin group of a name, in any letter case, or NULL */
 const struct origin_group *config_group(const struct config *config, const char *name, size_t length);

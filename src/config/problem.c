@@ -23,35 +23,49 @@ static void make_printable(char *message)
 	}
 }
 
-void problem_add(struct problems *p, unsigned int line, unsigned int column, const char *format, ...)
+/* Takes over @path, which may be NULL. False when there is no room. */
+static bool add(struct problems *p, struct problem problem, const char *format, va_list args)
 {
 	struct problem *items;
-	char *message;
-	va_list args;
-	int n;
 
-	if (p->count == PROBLEMS_MAX) {
-		p->left_out++;
-		return;
-	}
-	va_start(args, format);
-	n = vasprintf(&message, format, args);
-	va_end(args);
-	if (n < 0) {
-		p->left_out++;
-		return;
-	}
-	make_printable(message);
+	if (vasprintf(&problem.message, format, args) < 0)
+		return false;
+	make_printable(problem.message);
+	if (problem.path)
+		make_printable(problem.path);
 	if ((p->count & (p->count - 1)) == 0) { /* room doubles at each power of two */
 		items = reallocarray(p->items, p->count ? p->count * 2 : 1, sizeof(*items));
 		if (!items) {
-			free(message);
-			p->left_out++;
-			return;
+			free(problem.message);
+			return false;
 		}
 		p->items = items;
 	}
-	p->items[p->count++] = (struct problem){ .line = line, .column = column, .message = message };
+	p->items[p->count++] = problem;
+	return true;
+}
+
+void problem_add(struct problems *p, unsigned int line, unsigned int column, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	if (p->count == PROBLEMS_MAX || !add(p, (struct problem){ .line = line, .column = column }, format, args))
+		p->left_out++;
+	va_end(args);
+}
+
+void problem_add_at(struct problems *p, const char *path, const char *format, ...)
+{
+	char *copy = p->count == PROBLEMS_MAX ? NULL : strdup(path);
+	va_list args;
+
+	va_start(args, format);
+	if (!copy || !add(p, (struct problem){ .path = copy }, format, args)) {
+		free(copy);
+		p->left_out++;
+	}
+	va_end(args);
 }
 
 static int compare(const void *a, const void *b)
@@ -73,16 +87,25 @@ void problems_sort(struct problems *p)
 
 void problems_format(const struct problems *p, const char *file, struct text *out)
 {
-	for (size_t i = 0; i < p->count; i++)
-		text_printf(out, "%s:%u:%u: %s\n", file, p->items[i].line, p->items[i].column, p->items[i].message);
+	for (size_t i = 0; i < p->count; i++) {
+		const struct problem *problem = &p->items[i];
+
+		if (!problem->path)
+			text_printf(out, "%s:%u:%u: %s\n", file, problem->line, problem->column, problem->message);
+		else
+			text_printf(
+				out, "%s: %s%s%s\n", file, problem->path, *problem->path ? ": " : "", problem->message);
+	}
 	if (p->left_out)
 		text_printf(out, "%s: and %zu more errors\n", file, p->left_out);
 }
 
 void problems_free(struct problems *p)
 {
-	for (size_t i = 0; i < p->count; i++)
+	for (size_t i = 0; i < p->count; i++) {
+		free(p->items[i].path);
 		free(p->items[i].message);
+	}
 	free(p->items);
 	*p = (struct problems){ 0 };
 }

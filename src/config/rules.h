@@ -12,13 +12,16 @@ enum { RULES_OK, RULES_E_WRONG };
 /**
  * rules_parse() - read rules from text
  * @text, @length: the whole file
- * @ret_set:       on RULES_OK, owned by the caller: config_free()
+ * @base:          the configuration of a document, to which the rules are to be added; NULL: they stand alone. Its
+ *                 groups may be named, and what its rules have is taken
+ * @ret_set:       on RULES_OK, owned by the caller: config_free(). With a @base its rules refer to groups of that, so
+ *                 it is good for config_join() only
  * @problems:      receives every fault, sorted, when the answer is RULES_E_WRONG
  *
  * Return: RULES_OK; RULES_E_WRONG; -ENOMEM.
  */
 MUST_CHECK int rules_parse(const char *text, size_t length, const struct limits_profile *profile,
-	struct config *ret_set, struct problems *problems);
+	const struct config *base, struct config *ret_set, struct problems *problems);
 
-/** rules_format() - append the text of a rule set; rules_parse() makes an equal set of it */
+/** rules_format() - append the text of a rule set; rules_parse() makes an equal set of it, given the same groups */
 void rules_format(const struct config *set, struct text *out);

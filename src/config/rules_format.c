@@ -60,7 +60,9 @@ static void format_rule(const struct rule *rule, struct text *out)
 			text_put(out, ";", 1);
 		format_range(rule->edge_ports.items[i], out);
 	}
-	if (rule->origin.name) {
+	if (rule->group) {
+		text_printf(out, " og:%s ", rule->group->name);
+	} else if (rule->origin.name) {
 		text_printf(out, " %s ", rule->origin.name);
 	} else {
 		bool v4 = ip_is_v4(&rule->origin.ip);

@@ -5,7 +5,9 @@
  * several lines (defaults, ports claimed twice) is done after the last line.
  */
 #include "base/error.h"
-#include "base/hash.h"
+#include "base/key_map.h"
+#include "config/check.h"
+#include "config/field.h"
 #include "config/rules.h"
 
 #include <errno.h>
@@ -22,7 +24,10 @@ struct word {
 struct parse {
 	const struct limits_profile *profile;
 	struct problems *problems;
+	const struct config *base; /* or NULL */
+	struct key_map groups;	   /* of the base, by name in lower case */
 	struct config *set;
+	size_t rules_max; /* that the base leaves of the profile's */
 	unsigned int line;
 	const char *line_start;
 	const char *line_end;
@@ -49,9 +54,23 @@ static unsigned int column_of(struct parse *p, const char *at)
 
 #define wrong(p, at, ...) problem_add((p)->problems, (p)->line, column_of((p), (at)), __VA_ARGS__)
 
-/* For messages: a word as it was written, but never long enough to flood the reader. */
-#define WORD_FMT     "\"%.*s%s\""
-#define WORD_ARGS(w) (int)MIN((w).length, (size_t)60), (w).text, (w).length > 60 ? "…" : ""
+#define WORD_FMT     FIELD_QUOTED
+#define WORD_ARGS(w) FIELD_QUOTE((w).text, (w).length)
+
+/* Notes what a check of the field @what, which begins at @at, found; or that memory is out. True if all is well. */
+static bool field_ok(struct parse *p, int r, const char *what, const char *at, const struct field_fault *why)
+{
+	char bytes[1024];
+	struct text message = text_fixed(bytes, sizeof(bytes));
+
+	if (r == -ENOMEM)
+		p->out_of_memory = true;
+	if (r != FIELD_E_WRONG)
+		return r == FIELD_OK;
+	field_message_text(why, what, &message);
+	wrong(p, why->at ? why->at : at, "%s", bytes);
+	return false;
+}
 
 static bool is_blank(char c)
 {
@@ -91,63 +110,16 @@ static void *take(struct parse *p, size_t size)
 	return at;
 }
 
-/* --- numbers and ports --- */
+/* --- ports --- */
 
-static bool parse_port(struct word w, unsigned long *ret_port)
+static bool parse_entry(struct parse *p, enum protocol protocol, struct word w, struct port_range *ret)
 {
-	unsigned long n = 0;
+	struct field_fault why;
+	int r = field_range(w.text, w.length, p->profile->port_max, ret, &why);
 
-	if (w.length == 0 || w.length > 9)
-		return false;
-	for (size_t i = 0; i < w.length; i++) {
-		if (w.text[i] < '0' || w.text[i] > '9')
-			return false;
-		n = n * 10 + (unsigned long)(w.text[i] - '0');
-	}
-	*ret_port = n;
-	return true;
-}
-
-/* A port or FIRST-LAST within 1..@max. Notes what is wrong. */
-static bool parse_range(struct parse *p, struct word w, unsigned int max, const char *what, struct port_range *ret)
-{
-	const char *dash = w.length ? memchr(w.text, '-', w.length) : NULL;
-	struct word first = w, last = w;
-	unsigned long a, b;
-
-	if (dash) {
-		first.length = (size_t)(dash - w.text);
-		last.text = dash + 1;
-		last.length = w.length - first.length - 1;
-	}
-	if (!parse_port(first, &a) || !parse_port(last, &b)) {
-		wrong(p, w.text, "%s " WORD_FMT ", expected a port or a range such as 80 or 80-90", what, WORD_ARGS(w));
-		return false;
-	}
-	if (a < 1 || a > max || b < 1 || b > max) {
-		bool first_bad = a < 1 || a > max;
-
-		wrong(p, first_bad ? first.text : last.text, "%s %lu, expected 1-%u", what, first_bad ? a : b, max);
-		return false;
-	}
-	if (a > b) {
-		wrong(p, w.text, "%s range %lu-%lu, expected the lower port first", what, a, b);
-		return false;
-	}
-	*ret = (struct port_range){ .first = (uint16_t)a, .last = (uint16_t)b };
-	return true;
-}
-
-static bool check_reserved(struct parse *p, const struct rule *rule, struct word w, struct port_range range)
-{
-	for (const uint16_t *port = p->profile->reserved[rule->protocol]; *port; port++) {
-		if (*port >= range.first && *port <= range.last) {
-			wrong(p, w.text, "%s port %u, expected a port that the profile \"%s\" does not reserve",
-				protocol_name(rule->protocol), *port, p->profile->name);
-			return false;
-		}
-	}
-	return true;
+	if (r == FIELD_OK)
+		r = field_reserved(p->profile, protocol, *ret, w.text, &why);
+	return field_ok(p, r, "edge port", w.text, &why);
 }
 
 /* "80;443;8000-8010" into rule->edge_ports. */
@@ -175,8 +147,7 @@ static bool parse_edge_ports(struct parse *p, struct word list, struct rule *rul
 		while (at < end && *at != ';' && *at != ',')
 			at++;
 		w.length = (size_t)(at - w.text);
-		if (parse_range(p, w, p->profile->port_max, "edge port", &ranges[count]) &&
-			check_reserved(p, rule, w, ranges[count]))
+		if (parse_entry(p, rule->protocol, w, &ranges[count]))
 			columns[count++] = column_of(p, w.text);
 		else
 			ok = false;
@@ -217,131 +188,52 @@ static bool parse_protocol_and_ports(struct parse *p, struct rule *rule)
 
 /* --- origin --- */
 
-static bool label_ok(const char *label, size_t length)
+/* "og:NAME" */
+static void parse_group(struct parse *p, struct word w, struct rule *rule)
 {
-	if (length == 0 || length > 63 || label[0] == '-' || label[length - 1] == '-')
-		return false;
-	for (size_t i = 0; i < length; i++) {
-		char c = label[i];
+	char name[OBJECT_NAME_MAX];
+	uint32_t index;
 
-		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-			    c == '_'))
-			return false;
+	if (w.length - 3 <= sizeof(name)) {
+		config_fold_name(w.text + 3, w.length - 3, name);
+		if (key_map_get(&p->groups, name, w.length - 3, &index)) {
+			rule->group = &p->base->groups[index];
+			return;
+		}
 	}
-	return true;
-}
-
-/* A host name (RFC 1123, and '_' since DNS has such names) whose last label is not a number. */
-static bool name_ok(struct word w)
-{
-	const char *label = w.text, *end = w.text + w.length;
-
-	if (w.length && end[-1] == '.')
-		end--;
-	if (end == label || end - label > NAME_MAX_LENGTH)
-		return false;
-	for (;;) {
-		const char *dot = memchr(label, '.', (size_t)(end - label));
-		const char *label_end = dot ? dot : end;
-
-		if (!label_ok(label, (size_t)(label_end - label)))
-			return false;
-		if (!dot)
-			break;
-		label = dot + 1;
-	}
-	for (const char *c = label; c < end; c++)
-		if (*c < '0' || *c > '9')
-			return true;
-	return false;
-}
-
-static bool parse_origin_ip(struct parse *p, struct word w, struct word ip_text, struct rule *rule)
-{
-	static const struct ip any_v6;
-	struct ip ip;
-	bool multicast;
-
-	if (ip_parse(ip_text.text, ip_text.length, &ip) || (w.text != ip_text.text && ip_is_v4(&ip)))
-		return false;
-	multicast = ip_is_v4(&ip) ? ip.bytes[12] >= 224 : ip.bytes[0] == 0xff;
-	if (multicast || ip_equal(&ip, &any_v6) || (ip_is_v4(&ip) && ip.bytes[12] == 0)) {
-		wrong(p, w.text, "origin " WORD_FMT ", expected the address of one host", WORD_ARGS(w));
-		return true;
-	}
-	rule->origin.ip = ip;
-	return true;
-}
-
-static bool parse_origin_name(struct parse *p, struct word w, struct rule *rule)
-{
-	char *name;
-
-	if (!name_ok(w))
-		return false;
-	if (w.text[w.length - 1] == '.')
-		w.length--;
-	name = arena_strndup(&p->set->arena, w.text, w.length);
-	if (!name) {
-		p->out_of_memory = true;
-		return true;
-	}
-	for (char *c = name; *c; c++)
-		if (*c >= 'A' && *c <= 'Z')
-			*c = (char)(*c + ('a' - 'A'));
-	rule->origin.name = name;
-	return true;
+	wrong(p, w.text,
+		"origin " WORD_FMT ", expected a group of the configuration document (there is none of that name)",
+		WORD_ARGS(w));
 }
 
 static void parse_origin(struct parse *p, struct rule *rule)
 {
 	struct word w = next_word(p);
-	struct word inside = { w.text + 1, w.length - 2 };
-	struct ip ip;
+	struct field_fault why;
 
-	if (w.length == 0) {
+	if (w.length == 0)
 		wrong(p, w.text, "no origin, expected an address, a name or og:NAME");
-	} else if (w.length >= 3 && strncasecmp(w.text, "og:", 3) == 0) {
-		wrong(p, w.text,
-			"origin " WORD_FMT ": origin groups are not available yet, expected an address or a name",
-			WORD_ARGS(w));
-	} else if (w.text[0] == '[') {
-		if (w.length < 2 || w.text[w.length - 1] != ']' || !parse_origin_ip(p, w, inside, rule))
-			wrong(p, w.text, "origin " WORD_FMT ", expected an IPv6 address in brackets", WORD_ARGS(w));
-	} else if (memchr(w.text, ':', w.length)) {
-		if (ip_parse(w.text, w.length, &ip) == 0)
-			wrong(p, w.text, "origin " WORD_FMT ", expected brackets around an IPv6 address", WORD_ARGS(w));
-		else
-			wrong(p, w.text,
-				"origin " WORD_FMT
-				", expected an address or a name; the origin port is a field of its own",
-				WORD_ARGS(w));
-	} else if (!parse_origin_ip(p, w, w, rule) && !parse_origin_name(p, w, rule)) {
-		wrong(p, w.text,
-			"origin " WORD_FMT ", expected an IPv4 address, an IPv6 address in brackets, a name or og:NAME",
-			WORD_ARGS(w));
-	}
+	else if (field_names_group(w.text, w.length))
+		parse_group(p, w, rule);
+	else
+		field_ok(p, field_host(w.text, w.length, HOST_FORM_TEXT, &p->set->arena, &rule->origin, &why), "origin",
+			w.text, &why);
 }
 
 static void parse_origin_ports(struct parse *p, struct rule *rule, bool edge_ports_ok)
 {
 	struct word w = next_word(p);
-	unsigned int length, edge_length;
+	struct field_fault why;
+	int r;
 
 	if (w.length == 0) {
 		wrong(p, w.text, "no origin port, expected a port or a range");
 		return;
 	}
-	if (!parse_range(p, w, UINT16_MAX, "origin port", &rule->origin_ports) || !edge_ports_ok)
-		return;
-	length = rule->origin_ports.last - rule->origin_ports.first + 1u;
-	edge_length = rule->edge_ports.items[0].last - rule->edge_ports.items[0].first + 1u;
-	if (length > 1 && (rule->edge_ports.count != 1 || length != edge_length))
-		wrong(p, w.text,
-			"origin port range of %u, expected one port, or one edge range of the same length (found %zu "
-			"%s of %u)",
-			length, rule->edge_ports.count, rule->edge_ports.count == 1 ? "entry" : "entries, the first",
-			edge_length);
+	r = field_range(w.text, w.length, UINT16_MAX, &rule->origin_ports, &why);
+	if (r == FIELD_OK && edge_ports_ok)
+		r = field_origin_ports(&rule->edge_ports, rule->origin_ports, &why);
+	field_ok(p, r, "origin port", w.text, &why);
 }
 
 /* --- words and options --- */
@@ -349,50 +241,27 @@ static void parse_origin_ports(struct parse *p, struct rule *rule, bool edge_por
 static void parse_persistence(struct parse *p, struct rule *rule)
 {
 	struct word w = next_word(p);
+	struct field_fault why;
 
-	if (word_is(w, "on"))
-		rule->persistence = true;
-	else if (w.length == 0)
+	if (w.length == 0)
 		wrong(p, w.text, "no session persistence, expected on or off");
-	else if (!word_is(w, "off"))
-		wrong(p, w.text, "session persistence " WORD_FMT ", expected on or off", WORD_ARGS(w));
+	else
+		field_ok(p, field_switch(w.text, w.length, &rule->persistence, &why), "session persistence", w.text,
+			&why);
 }
 
 static void parse_pass(struct parse *p, struct rule *rule, bool protocol_ok)
 {
-	static const struct {
-		const char *word;
-		bool carried[PROTOCOL_N];
-		bool available;
-	} modes[] = {
-#define PASS_MODE(id, word, tcp, udp, available) [PASS_##id] = { word, { tcp, udp }, available },
-#include "tables/pass_mode.def"
-	};
 	struct word w = next_word(p);
-	size_t mode;
+	struct field_fault why;
+	int r;
 
-	for (mode = 0; mode < PASS_N; mode++)
-		if (word_is(w, modes[mode].word))
-			break;
-	if (mode == PASS_N) {
-		if (w.length == 0)
-			wrong(p, w.text, "no pass mode, expected toa, ppv1, ppv2, spp or off");
-		else
-			wrong(p, w.text, "pass mode " WORD_FMT ", expected toa, ppv1, ppv2, spp or off", WORD_ARGS(w));
+	if (w.length == 0) {
+		wrong(p, w.text, "no pass mode, expected toa, ppv1, ppv2, spp or off");
 		return;
 	}
-	if (protocol_ok && !modes[mode].carried[rule->protocol]) {
-		wrong(p, w.text, "pass mode \"%s\" carries %s only, expected %s for %s", modes[mode].word,
-			protocol_name(rule->protocol == PROTOCOL_TCP ? PROTOCOL_UDP : PROTOCOL_TCP),
-			rule->protocol == PROTOCOL_TCP ? "off, ppv1, ppv2 or toa" : "off, ppv2 or spp",
-			protocol_name(rule->protocol));
-		return;
-	}
-	if (!modes[mode].available) {
-		wrong(p, w.text, "pass mode \"%s\" is not available yet, expected off, ppv1 or ppv2", modes[mode].word);
-		return;
-	}
-	rule->pass = (enum pass_mode)mode;
+	r = field_pass(w.text, w.length, protocol_ok ? rule->protocol : PROTOCOL_N, &rule->pass, &why);
+	field_ok(p, r, "pass mode", w.text, &why);
 }
 
 /* Whether a word is written like an option: letters, digits and '_' up to a '='. */
@@ -408,15 +277,26 @@ static bool looks_like_option(struct word w, size_t *ret_name_length)
 	return i > 0 && i < w.length && w.text[i] == '=';
 }
 
+/* Whether a "set" option stands in the document too. A rule's own options are no concern of the document. */
+static bool given_in_base(const struct parse *p, enum setting_scope scope, unsigned int id, const setting_mask *given)
+{
+	if (!p->base)
+		return false;
+	if (scope == SETTING_SCOPE_NODE)
+		return p->base->node_given & 1u << id;
+	return given == &p->set->rule_defaults_given && p->base->rule_defaults_given & 1u << id;
+}
+
 /* One NAME=VALUE into @settings. @protocol: of the rule, or PROTOCOL_N where it does not matter. */
 static void parse_option(struct parse *p, enum setting_scope scope, struct word w, size_t name_length,
 	enum protocol protocol, void *settings, setting_mask *given)
 {
 	const char *value = w.text + name_length + 1;
-	char why_bytes[256];
-	struct text why = text_fixed(why_bytes, sizeof(why_bytes));
+	char why_bytes[256], what[80];
+	struct text expected = text_fixed(why_bytes, sizeof(why_bytes));
 	struct word name = { w.text, name_length }, value_word = { value, w.length - name_length - 1 };
 	int id = setting_find(scope, w.text, name_length);
+	struct field_fault why;
 	int r;
 
 	if (id < 0) {
@@ -431,18 +311,21 @@ static void parse_option(struct parse *p, enum setting_scope scope, struct word 
 		return;
 	}
 	*given |= 1u << id;
-	if (protocol != PROTOCOL_N && !setting_carried_by((unsigned int)id, protocol)) {
-		wrong(p, w.text, "option %s on a %s rule, expected it on %s rules only",
-			setting_name(scope, (unsigned int)id), protocol_name(protocol),
-			protocol_name(protocol == PROTOCOL_TCP ? PROTOCOL_UDP : PROTOCOL_TCP));
+	if (given_in_base(p, scope, (unsigned int)id, given)) {
+		wrong(p, w.text, "option %s, expected it here or in the configuration document, not in both",
+			setting_name(scope, (unsigned int)id));
 		return;
 	}
-	r = setting_parse(scope, (unsigned int)id, value, value_word.length, &p->set->arena, settings, &why);
+	snprintf(what, sizeof(what), "option %s", setting_name(scope, (unsigned int)id));
+	if (scope == SETTING_SCOPE_RULE &&
+		!field_ok(p, field_carried((unsigned int)id, protocol, &why), what, w.text, &why))
+		return;
+	r = setting_parse(scope, (unsigned int)id, value, value_word.length, &p->set->arena, settings, &expected);
 	if (r == -ENOMEM)
 		p->out_of_memory = true;
 	else if (r)
 		wrong(p, value, "%s " WORD_FMT ", expected %s", setting_name(scope, (unsigned int)id),
-			WORD_ARGS(value_word), why.bytes);
+			WORD_ARGS(value_word), expected.bytes);
 }
 
 /* --- tag --- */
@@ -450,26 +333,11 @@ static void parse_option(struct parse *p, enum setting_scope scope, struct word 
 /* @tag: unquoted text. Notes what is wrong with it at @at. */
 static void store_tag(struct parse *p, const char *at, const char *tag, size_t length, struct rule *rule)
 {
-	size_t characters = 0;
+	struct field_fault why;
+	int r = field_tag(tag, length, &p->set->arena, &rule->tag, &why);
 
-	for (size_t i = 0; i < length;) {
-		size_t n = utf8_printable(tag + i, length - i);
-
-		if (n == 0) {
-			wrong(p, at, "tag with a byte 0x%02x, expected UTF-8 text without control characters",
-				(unsigned char)tag[i]);
-			return;
-		}
-		i += n;
-		characters++;
-	}
-	if (characters < 1 || characters > RULE_TAG_MAX) {
-		wrong(p, at, "tag of %zu characters, expected 1-%d", characters, RULE_TAG_MAX);
-		return;
-	}
-	rule->tag = arena_strndup(&p->set->arena, tag, length);
-	if (!rule->tag)
-		p->out_of_memory = true;
+	why.at = NULL; /* the tag may be a copy: the place is where it begins in the line */
+	field_ok(p, r, "tag", at, &why);
 }
 
 static void parse_quoted_tag(struct parse *p, struct rule *rule)
@@ -549,28 +417,19 @@ static void parse_options_and_tag(struct parse *p, struct rule *rule, bool proto
 
 /* --- lines --- */
 
-static void make_id(struct rule *rule)
-{
-	static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz";
-	uint64_t hash =
-		hash_bytes(rule->edge_ports.items, rule->edge_ports.count * sizeof(struct port_range), rule->protocol);
-
-	memcpy(rule->id, "rule-", 5);
-	for (size_t i = 5; i < 15; i++, hash >>= 5)
-		rule->id[i] = digits[hash & 31];
-}
-
 static void parse_rule(struct parse *p)
 {
+	size_t base_count = p->base ? p->base->rule_count : 0;
 	struct rule rule = { .line = p->line };
 	bool edge_ok, protocol_ok;
 
-	if (p->set->rule_count == p->profile->rules_max) {
-		wrong(p, p->at, "rule %zu, expected at most %u rules", p->set->rule_count + 1, p->profile->rules_max);
+	if (p->set->rule_count == p->rules_max) {
+		wrong(p, p->at, "rule %zu, expected at most %u rules%s", base_count + p->set->rule_count + 1,
+			p->profile->rules_max, base_count ? ", those of the configuration document included" : "");
 		p->set->rule_count++; /* said once: later lines are past the limit too */
 		return;
 	}
-	if (p->set->rule_count > p->profile->rules_max)
+	if (p->set->rule_count > p->rules_max)
 		return;
 	edge_ok = parse_protocol_and_ports(p, &rule);
 	protocol_ok = rule.edge_ports.items != NULL;
@@ -579,7 +438,8 @@ static void parse_rule(struct parse *p)
 	parse_persistence(p, &rule);
 	parse_pass(p, &rule, protocol_ok);
 	parse_options_and_tag(p, &rule, protocol_ok);
-	make_id(&rule);
+	if (edge_ok)
+		rule_make_id(&rule, rule.id);
 	p->set->rules[p->set->rule_count++] = rule;
 }
 
@@ -657,94 +517,64 @@ static void parse_lines(struct parse *p, const char *text, size_t length)
 	}
 }
 
-/* --- after the last line --- */
+/* --- the whole --- */
 
-static void apply_defaults(struct config *set)
+static int find_groups(struct parse *p)
 {
-	for (size_t i = 0; i < set->rule_count; i++) {
-		struct rule *rule = &set->rules[i];
-		struct rule_settings settings;
+	for (size_t i = 0; p->base && i < p->base->group_count; i++) {
+		const char *name = p->base->groups[i].name;
+		char folded[OBJECT_NAME_MAX];
+		uint32_t other;
+		int r;
 
-		setting_defaults(SETTING_SCOPE_RULE, rule->protocol, &settings);
-		for (unsigned int id = 0; id < RULE_SETTING_N; id++) {
-			if (rule->given & 1u << id)
-				setting_copy(SETTING_SCOPE_RULE, id, &rule->settings, &settings);
-			else if (set->rule_defaults_given & 1u << id && setting_carried_by(id, rule->protocol))
-				setting_copy(SETTING_SCOPE_RULE, id, &set->rule_defaults, &settings);
-		}
-		rule->settings = settings;
+		config_fold_name(name, strlen(name), folded);
+		r = key_map_put(&p->groups, folded, strlen(name), (uint32_t)i, &other);
+		if (r < 0)
+			return r;
 	}
-}
-
-/* owner[port] is the rule's index + 1, or 0 while nobody has it. An entry is said to be wrong once. */
-static void claim_entry(struct parse *p, size_t index, size_t entry, uint16_t *owner)
-{
-	const struct rule *rule = &p->set->rules[index];
-	struct port_range range = rule->edge_ports.items[entry];
-	bool said = false;
-
-	for (unsigned int port = range.first; port <= range.last; port++) {
-		if (owner[port] == 0) {
-			owner[port] = (uint16_t)(index + 1);
-			continue;
-		}
-		if (said)
-			continue;
-		said = true;
-		if (owner[port] == index + 1)
-			problem_add(p->problems, rule->line, rule->edge_columns[entry],
-				"%s port %u, expected each port once in a rule", protocol_name(rule->protocol), port);
-		else
-			problem_add(p->problems, rule->line, rule->edge_columns[entry],
-				"%s port %u already belongs to the rule on line %u", protocol_name(rule->protocol),
-				port, p->set->rules[owner[port] - 1].line);
-		if (p->problems->left_out) /* what this entry takes from later ones would not be said any more */
-			return;
-	}
-}
-
-static int check_ports(struct parse *p)
-{
-	uint16_t *owners = calloc((size_t)PROTOCOL_N << 16, sizeof(*owners));
-
-	if (!owners)
-		return fault(-ENOMEM);
-	for (size_t i = 0; i < p->set->rule_count; i++)
-		for (size_t entry = 0; entry < p->set->rules[i].edge_ports.count; entry++)
-			claim_entry(p, i, entry, owners + ((size_t)p->set->rules[i].protocol << 16));
-	free(owners);
 	return 0;
 }
 
-int rules_parse(const char *text, size_t length, const struct limits_profile *profile, struct config *ret_set,
-	struct problems *problems)
+static int parse_whole(struct parse *p, const char *text, size_t length)
+{
+	int r = find_groups(p);
+
+	if (r)
+		return r;
+	setting_defaults(SETTING_SCOPE_NODE, PROTOCOL_TCP, &p->set->node);
+	p->set->rules = take(p, (p->rules_max + 1) * sizeof(*p->set->rules));
+	if (!p->out_of_memory)
+		parse_lines(p, text, length);
+	if (p->out_of_memory)
+		return fault(-ENOMEM);
+	p->set->rule_count = MIN(p->set->rule_count, p->rules_max);
+	r = check_rules(p->base, p->set, p->problems);
+	if (r)
+		return r;
+	return p->problems->count || p->problems->left_out ? RULES_E_WRONG : RULES_OK;
+}
+
+int rules_parse(const char *text, size_t length, const struct limits_profile *profile, const struct config *base,
+	struct config *ret_set, struct problems *problems)
 {
 	struct config set = { 0 };
-	struct parse p = { .profile = profile, .problems = problems, .set = &set };
-	int r = 0;
+	size_t base_count = base ? base->rule_count : 0;
+	struct parse p = { .profile = profile, .problems = problems, .base = base, .set = &set };
+	int r;
 
 	if (length > RULES_TEXT_MAX) {
 		problem_add(problems, 1, 1, "a file of %zu bytes, expected at most %d", length, RULES_TEXT_MAX);
 		return RULES_E_WRONG;
 	}
-	setting_defaults(SETTING_SCOPE_NODE, PROTOCOL_TCP, &set.node);
-	set.rules = take(&p, (profile->rules_max + 1u) * sizeof(*set.rules));
-	if (!p.out_of_memory)
-		parse_lines(&p, text, length);
-	set.rule_count = MIN(set.rule_count, (size_t)profile->rules_max);
-	if (!p.out_of_memory)
-		r = check_ports(&p);
-	if (p.out_of_memory)
-		r = fault(-ENOMEM);
-	if (r == 0 && (problems->count || problems->left_out)) {
-		problems_sort(problems);
-		r = RULES_E_WRONG;
-	}
+	p.rules_max = profile->rules_max - MIN(base_count, (size_t)profile->rules_max);
+	r = parse_whole(&p, text, length);
+	key_map_free(&p.groups);
 	if (r) {
+		problems_sort(problems);
 		config_free(&set);
 		return r;
 	}
-	apply_defaults(&set);
+	rules_apply_defaults(&set);
 	*ret_set = set;
 	return RULES_OK;
 }

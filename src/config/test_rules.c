@@ -31,7 +31,7 @@ static void assert_refused_with(const char *text, size_t length, const char *pro
 	struct config set = { .rule_count = 4711 };
 	struct problems problems = { 0 };
 	struct text got = text_growing(1 << 20);
-	int r = rules_parse(text, length, profile(profile_name), &set, &problems);
+	int r = rules_parse(text, length, profile(profile_name), NULL, &set, &problems);
 
 	text_str(&got, "");
 	problems_format(&problems, "x", &got);
@@ -48,7 +48,7 @@ static struct config parse_in(const char *text, size_t length, const char *profi
 	struct problems problems = { 0 };
 	struct config set;
 
-	if (rules_parse(text, length, profile(profile_name), &set, &problems) != RULES_OK) {
+	if (rules_parse(text, length, profile(profile_name), NULL, &set, &problems) != RULES_OK) {
 		struct text why = text_growing(1 << 20);
 
 		problems_format(&problems, "x", &why);
@@ -321,7 +321,7 @@ static void test_two_thousand_rules_have_different_ids(void **state)
 #define WHY_BRACKETS ", expected an IPv6 address in brackets\n"
 #define WHY_OWN	     ", expected an address or a name; the origin port is a field of its own\n"
 #define WHY_HOST     ", expected the address of one host\n"
-#define WHY_GROUP    ": origin groups are not available yet, expected an address or a name\n"
+#define WHY_GROUP    ", expected a group of the configuration document (there is none of that name)\n"
 #define WHY_LENGTH   ", expected one port, or one edge range of the same length "
 #define WHY_PASS     ", expected toa, ppv1, ppv2, spp or off\n"
 #define WHY_IDLE     ", expected a time with its unit (500ms, 3s, 5m, 1h) from 1s to 24h\n"
@@ -740,7 +740,7 @@ static void test_ten_thousand_problems_are_kept_and_the_others_counted(void **st
 	for (int i = 0; i < 1000000; i++)
 		text_str(&t, "1;");
 	text_str(&t, "1" OK);
-	assert_int_equal(rules_parse(t.bytes, t.length, profile("open"), &set, &problems), RULES_E_WRONG);
+	assert_int_equal(rules_parse(t.bytes, t.length, profile("open"), NULL, &set, &problems), RULES_E_WRONG);
 	assert_int_equal(problems.count, PROBLEMS_MAX);
 	assert_int_equal(problems.left_out, 1000000 - PROBLEMS_MAX);
 	problems_format(&problems, "x", &out);

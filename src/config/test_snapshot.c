@@ -12,7 +12,7 @@ static struct config parse(const char *text)
 	struct problems problems = { 0 };
 	struct config set;
 
-	assert_int_equal(rules_parse(text, strlen(text), limits_profile_find("open"), &set, &problems), RULES_OK);
+	assert_int_equal(rules_parse(text, strlen(text), limits_profile_find("open"), NULL, &set, &problems), RULES_OK);
 	return set;
 }
 

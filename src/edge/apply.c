@@ -52,7 +52,7 @@ int apply_check(const struct options *options, struct config *ret_set, struct te
 	r = read_file(options->rules_path, &text, &length, out);
 	if (r)
 		return r;
-	r = rules_parse(text, length, options->limits, ret_set, &problems);
+	r = rules_parse(text, length, options->limits, NULL, ret_set, &problems);
 	free(text);
 	problems_format(&problems, options->rules_path, out);
 	problems_free(&problems);

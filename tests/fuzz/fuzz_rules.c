@@ -96,7 +96,7 @@ static void check_round_trip(const struct config *set, const struct limits_profi
 	text_str(&second, "");
 	rules_format(set, &first);
 	ASSERT(first.ok);
-	ASSERT(rules_parse(first.bytes, first.length, profile, &again, &problems) == RULES_OK);
+	ASSERT(rules_parse(first.bytes, first.length, profile, NULL, &again, &problems) == RULES_OK);
 	ASSERT(again.rule_count == set->rule_count);
 	for (size_t i = 0; i < set->rule_count; i++)
 		ASSERT(memcmp(again.rules[i].id, set->rules[i].id, RULE_ID_SIZE) == 0);
@@ -116,7 +116,7 @@ static void check_profile(const char *text, size_t length, const char *name)
 
 	/* room for 2000 rules would take most of the time */
 	profile.rules_max = MIN(profile.rules_max, FUZZ_RULES_MAX);
-	r = rules_parse(text, length, &profile, &set, &problems);
+	r = rules_parse(text, length, &profile, NULL, &set, &problems);
 	if (r == RULES_OK) {
 		ASSERT(problems.count == 0 && problems.left_out == 0);
 		check_rules(&set, &profile);
