@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * gen_docs DIRECTORY - writes the documents that are made from tables/ into docs/reference: settings.md,
- * flow-log.md, metrics.md. `make docs` runs it, tools/check_tables compares.
+ * snapshot.md, flow-log.md, metrics.md. `make docs` runs it, tools/check_tables compares.
  */
+#include "config/schema.h"
 #include "config/settings.h"
 
 #include <stdio.h>
@@ -158,6 +159,7 @@ int main(int argc, char **argv)
 		void (*document)(struct text *out);
 	} documents[] = {
 		{ "settings.md", settings_document },
+		{ "snapshot.md", schema_document },
 		{ "flow-log.md", document_flow_log },
 		{ "metrics.md", document_metrics },
 	};

@@ -216,6 +216,30 @@ bool setting_carried_by(unsigned int rule_setting_id, enum protocol protocol)
 	return row_of(SETTING_SCOPE_RULE, rule_setting_id)->carried_by & 1u << protocol;
 }
 
+enum setting_form setting_form(enum setting_scope scope, unsigned int id)
+{
+	switch (row_of(scope, id)->type) {
+	case TYPE_MSEC:
+		return SETTING_FORM_TIME;
+	case TYPE_COUNT:
+		return SETTING_FORM_NUMBER;
+	case TYPE_SWITCH:
+		return SETTING_FORM_SWITCH;
+	case TYPE_PREFIXES:
+	case TYPE_SERVERS:
+		return SETTING_FORM_LIST;
+	case TYPE_WORD:
+	case TYPE_PPV2_MODE:
+	case TYPE_SPP_ANSWERS:
+	case TYPE_PAYLOAD:
+	case TYPE_ALGORITHM:
+	case TYPE_ALL_DOWN:
+	case TYPE_CHECK_TYPE:
+		break;
+	}
+	return SETTING_FORM_TEXT;
+}
+
 /* --- writing --- */
 
 static void format_ms(int64_t ms, struct text *out)
@@ -349,6 +373,11 @@ static void describe_expected(const struct setting_row *row, struct text *out)
 	}
 	if (row->zero)
 		text_printf(out, ", or 0 (%s)", row->zero);
+}
+
+void setting_expected(enum setting_scope scope, unsigned int id, struct text *out)
+{
+	describe_expected(row_of(scope, id), out);
 }
 
 /* --- reading --- */

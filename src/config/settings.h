@@ -143,6 +143,14 @@ int setting_find(enum setting_scope scope, const char *name, size_t length);
 /** setting_name() - its name; @id must be valid for the scope */
 const char *setting_name(enum setting_scope scope, unsigned int id);
 
+enum setting_form { SETTING_FORM_TEXT, SETTING_FORM_TIME, SETTING_FORM_NUMBER, SETTING_FORM_SWITCH, SETTING_FORM_LIST };
+
+/** setting_form() - how a value is written where there is more than text; of a LIST the parts are joined by ',' */
+enum setting_form setting_form(enum setting_scope scope, unsigned int id);
+
+/** setting_expected() - append what a value must be, for people: "a number from 1 to 16" */
+void setting_expected(enum setting_scope scope, unsigned int id, struct text *out);
+
 /** setting_carried_by() - whether a rule of @protocol can have the setting */
 bool setting_carried_by(unsigned int rule_setting_id, enum protocol protocol);
 

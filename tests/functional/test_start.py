@@ -24,7 +24,7 @@ def test_check_reports_every_wrong_line(tmp_path):
         f"{path}:1:5: edge port 70000, expected 1-65535",
         f'{path}:3:25: pass mode "toa" is not available yet, expected off, ppv1 or ppv2',
         f"{path}:4:5: tcp port 80 already belongs to the rule on line 3",
-        f'{path}:4:8: origin "og:web": origin groups are not available yet, expected an address or a name',
+        f'{path}:4:8: origin "og:web", expected a group of the configuration document (there is none of that name)',
         f"{path}:6:5: tcp port 81 already belongs to the rule on line 5",
     ]
 
