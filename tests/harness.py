@@ -68,19 +68,26 @@ def free_ports(count):
 
 
 class Edge:
-    """A running tidegate-edge. `rules` is the text of the rules file; use as a context manager or through the
-    `edge` fixture, which checks at the end that it stopped cleanly and that no sanitizer complained."""
+    """A running tidegate-edge. `rules` is the text of the rules file, `config` the configuration document (an object, or
+    text as it is); use as a context manager or through the `edge` fixture, which checks at the end that it stopped
+    cleanly and that no sanitizer complained."""
 
-    def __init__(self, tmp_path, rules, *args, workers=2, listen=("127.0.0.1", "::1"), log=True, metrics=True,
+    def __init__(self, tmp_path, rules, *args, config=None, workers=2, listen=("127.0.0.1", "::1"), log=True, metrics=True,
                  control=True, drain=None, wait=True, prefix=(), env=None):
         self.dir = tmp_path
         self.rules_path = tmp_path / "edge.rules"
-        self.rules_path.write_text(rules)
+        self.config_path = tmp_path / "edge.json"
         self.log_path = tmp_path / "flows.log"
         self.socket_path = tmp_path / "edge.sock"
         self.metrics_port = free_port() if metrics else None
         self.stderr_path = tmp_path / "edge.err"
-        command = [*prefix, EDGE, "--rules", str(self.rules_path), "--workers", str(workers)]
+        command = [*prefix, EDGE, "--workers", str(workers)]
+        if rules is not None:
+            self.rules_path.write_text(rules)
+            command += ["--rules", str(self.rules_path)]
+        if config is not None:
+            self.write_config(config)
+            command += ["--config", str(self.config_path)]
         for address in listen or ():
             command += ["--listen", address]
         if log:
@@ -130,11 +137,20 @@ class Edge:
     def status(self):
         return json.loads(self.control("status"))
 
-    def reload(self, rules=None):
-        """Writes new rules, if given, and reloads by the control socket. Returns the answer."""
+    def write_config(self, config):
+        self.config_path.write_text(config if isinstance(config, str) else json.dumps({"schema": 1, **config}))
+
+    def reload(self, rules=None, config=None):
+        """Writes new rules and a new document, if given, and reloads by the control socket. Returns the answer."""
         if rules is not None:
             self.rules_path.write_text(rules)
+        if config is not None:
+            self.write_config(config)
         return self.control("reload")
+
+    def origins(self, group=None):
+        """The origins of groups by their address, as `status` shows them."""
+        return {o["origin"]: o for o in self.status()["origins"] if group in (None, o["group"])}
 
     def metrics_text(self):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=TIMEOUT) as r:

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "edge/apply.h"
+#include "edge/source.h"
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/log.h"
@@ -7,59 +8,11 @@
 #include "io/sock.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { ERRORS_TEXT_MAX = 8 << 20 };
-
-/* --- reading and checking --- */
-
-static int read_file(const char *path, char **ret_text, size_t *ret_length, struct text *out)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	size_t length = 0;
-	char *text = malloc(RULES_TEXT_MAX + 1);
-	ssize_t n = 0;
-
-	if (fd >= 0 && text) {
-		/* one byte more than allowed, so that a longer file is seen to be longer */
-		while (length < RULES_TEXT_MAX + 1 && (n = read(fd, text + length, RULES_TEXT_MAX + 1 - length)) > 0)
-			length += (size_t)n;
-	}
-	if (fd < 0 || !text || n < 0) {
-		text_printf(out, "%s: %s\n", path, strerror(errno));
-		free(text);
-		if (fd >= 0)
-			close(fd);
-		return RULES_E_WRONG;
-	}
-	close(fd);
-	*ret_text = text;
-	*ret_length = length;
-	return RULES_OK;
-}
-
-int apply_check(const struct options *options, struct config *ret_set, struct text *out)
-{
-	struct problems problems = { 0 };
-	size_t length;
-	char *text;
-	int r;
-
-	r = read_file(options->rules_path, &text, &length, out);
-	if (r)
-		return r;
-	r = rules_parse(text, length, options->limits, NULL, ret_set, &problems);
-	free(text);
-	problems_format(&problems, options->rules_path, out);
-	problems_free(&problems);
-	if (r < 0)
-		text_printf(out, "%s: %s\n", options->rules_path, fault_text(r));
-	return r ? RULES_E_WRONG : RULES_OK;
-}
 
 /* --- the snapshot --- */
 
@@ -112,7 +65,9 @@ static int make_snapshot(struct edge *e, struct config *config, struct snapshot 
 	r = pools_prepare(e->pools, config);
 	if (r)
 		return r;
-	r = snapshot_new(config, e->version + 1, release_rule, &s);
+	if (config->version == 0)
+		config->version = e->version + 1;
+	r = snapshot_new(config, config->version, release_rule, &s);
 	if (r) {
 		pools_abort(e->pools);
 		return r;
@@ -128,10 +83,45 @@ static int make_snapshot(struct edge *e, struct config *config, struct snapshot 
 	return 0;
 }
 
+enum { DIFF_TEXT_MAX = 64 << 10 };
+
+static void log_lines(void (*log)(const char *line, int length), const char *text)
+{
+	while (*text) {
+		size_t length = strcspn(text, "\n");
+
+		log(text, (int)length);
+		text += length + (text[length] == '\n');
+	}
+}
+
+static void log_info_line(const char *line, int length)
+{
+	log_info("%.*s", length, line);
+}
+
+static void log_error_line(const char *line, int length)
+{
+	log_error("%.*s", length, line);
+}
+
+static void say_difference(const struct config *old, const struct config *new)
+{
+	struct text text = text_growing(DIFF_TEXT_MAX);
+
+	(void)old;
+	(void)new;
+	if (text.bytes)
+		log_lines(log_info_line, text.bytes);
+	text_free(&text);
+}
+
 static void set_snapshot(struct edge *e, struct snapshot *next)
 {
 	struct snapshot *old = e->snapshot;
 
+	if (old)
+		say_difference(&old->config, &next->config);
 	pthread_mutex_lock(&e->snapshot_lock);
 	e->snapshot = next;
 	pthread_mutex_unlock(&e->snapshot_lock);
@@ -341,6 +331,30 @@ static int steer_or_bind(struct edge *e, struct bound_sockets *sockets, struct t
 	return bind_new_ports(e, &e->serve_next, sockets, out);
 }
 
+/* What the options name or, when that is wrong, the last good configuration. */
+static int read_first(struct edge *e, struct config *ret_config, struct text *out)
+{
+	struct text why_not = text_growing(ERRORS_TEXT_MAX);
+	int r = source_read(&e->options, ret_config, out);
+
+	if (r == SOURCE_OK || !e->options.state_path) {
+		text_free(&why_not);
+		return r;
+	}
+	r = source_read_kept(&e->options, ret_config, &why_not);
+	if (r == SOURCE_OK) {
+		log_lines(log_error_line, out->bytes ? out->bytes : "out of memory\n");
+		log_warning("the last good configuration, version %llu, is served instead, from --state %s",
+			(unsigned long long)ret_config->version, e->options.state_path);
+		text_free(out);
+		e->from_state = true;
+	} else {
+		text_str(out, why_not.bytes ? why_not.bytes : "out of memory\n");
+	}
+	text_free(&why_not);
+	return r;
+}
+
 int apply_first(struct edge *e, struct bound_sockets *ret_sockets, struct text *out)
 {
 	struct problems problems = { 0 };
@@ -349,17 +363,17 @@ int apply_first(struct edge *e, struct bound_sockets *ret_sockets, struct text *
 	int r;
 
 	timer_init(&e->drain_timer, drain_over);
-	r = apply_check(&e->options, &set, out);
+	r = read_first(e, &set, out);
 	if (r)
 		return r;
 	r = port_plan(&set, &e->options, &e->held, &e->serve_next, &problems);
-	problems_format(&problems, e->options.rules_path, out);
+	problems_format(&problems, source_name(&e->options), out);
 	problems_free(&problems);
 	if (r == 0)
 		r = make_snapshot(e, &set, &snapshot);
 	if (r) {
 		if (r < 0)
-			text_printf(out, "%s: %s\n", e->options.rules_path, fault_text(r));
+			text_printf(out, "%s: %s\n", source_name(&e->options), fault_text(r));
 		config_free(&set);
 		return r;
 	}
@@ -374,6 +388,8 @@ int apply_first(struct edge *e, struct bound_sockets *ret_sockets, struct text *
 void apply_open_ports(struct edge *e)
 {
 	take_up(e, &e->serve_next);
+	if (!e->from_state)
+		source_keep(&e->options, &e->snapshot->config);
 }
 
 /* --- reload --- */
@@ -393,12 +409,7 @@ static void refused(struct edge *e, const struct text *errors)
 	const char *text = errors->bytes ? errors->bytes : "out of memory\n";
 
 	counter_add(&e->reloads.refused, 1);
-	for (const char *line = text; *line;) {
-		size_t length = strcspn(line, "\n");
-
-		log_error("%.*s", (int)length, line);
-		line += length + (line[length] == '\n');
-	}
+	log_lines(log_error_line, text);
 	log_error("reload refused, version %llu stays in force", (unsigned long long)e->version);
 	tell(&e->reload_waiters, false, text);
 }
@@ -413,8 +424,10 @@ static void reload_done(struct edge *e)
 	struct text text = text_fixed(line, sizeof(line));
 
 	take_up(e, &e->serve_next);
+	source_keep(&e->options, &e->snapshot->config);
 	timer_start(&e->loop.timers, &e->drain_timer, clock_now() + (nsec_t)e->options.drain_s * NSEC_PER_SEC);
 	counter_add(&e->reloads.applied, 1);
+	e->from_state = false;
 	atomic_store(&e->reloads.last_apply_us, (uint64_t)(took / NSEC_PER_USEC));
 	text_printf(&text, "version %llu applied: %zu rules, %.1f ms\n", (unsigned long long)e->version,
 		e->snapshot->config.rule_count, (double)took / (double)NSEC_PER_MSEC);
@@ -460,11 +473,11 @@ static int prepare(struct edge *e, struct text *out, struct snapshot **ret_snaps
 	struct port_map serve;
 	int r;
 
-	r = apply_check(&e->options, &set, out);
+	r = source_read(&e->options, &set, out);
 	if (r)
 		return r;
 	r = port_plan(&set, &e->options, &e->held, &serve, &problems);
-	problems_format(&problems, e->options.rules_path, out);
+	problems_format(&problems, source_name(&e->options), out);
 	problems_free(&problems);
 	if (r == 0 && !e->steer)
 		r = bind_new_ports(e, &serve, sockets, out);
@@ -480,7 +493,7 @@ static int prepare(struct edge *e, struct text *out, struct snapshot **ret_snaps
 		return 0;
 	}
 	if (r < 0)
-		text_printf(out, "%s: %s\n", e->options.rules_path, fault_text(r));
+		text_printf(out, "%s: %s\n", source_name(&e->options), fault_text(r));
 	for (unsigned int w = 0; w < e->options.workers; w++) {
 		if (mails[w])
 			snapshot_unref(mails[w]->snapshot);

@@ -9,15 +9,6 @@
 #include "edge/edge.h"
 
 /**
- * apply_check() - read and check the rules file
- * @ret_set: on RULES_OK, the caller's
- * @out:     receives the errors, a line each, when the answer is RULES_E_WRONG
- *
- * Return: RULES_OK; RULES_E_WRONG.
- */
-MUST_CHECK int apply_check(const struct options *options, struct config *ret_set, struct text *out);
-
-/**
  * apply_first() - the configuration at start: makes the listening sockets, the steer program, and e->snapshot
  * @ret_sockets: by worker, for worker_new()
  * @out:         receives what is wrong, a line each

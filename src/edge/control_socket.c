@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "edge/control_socket.h"
 #include "base/error.h"
+#include "config/document.h"
+#include "config/rules.h"
 #include "edge/apply.h"
 #include "edge/status.h"
 
@@ -16,8 +18,8 @@
 enum {
 	CONTROL_CLIENTS_MAX = 16,
 	CONTROL_LINE_MAX = 128,
-	CONTROL_TIMEOUT_MS = 10000, /* to send a line, and again to read the answer */
-	CONTROL_ANSWER_MAX = 32 << 20,
+	CONTROL_TIMEOUT_MS = 10000,    /* to send a line, and again to read the answer */
+	CONTROL_ANSWER_MAX = 65 << 20, /* more than a document can be */
 };
 
 struct client {
@@ -140,6 +142,12 @@ static void command_rules(struct client *c)
 	answer(c);
 }
 
+static void command_config(struct client *c)
+{
+	document_format(&c->control->edge->snapshot->config, &c->answer);
+	answer(c);
+}
+
 static void run_command(struct client *c)
 {
 	static const struct {
@@ -149,6 +157,7 @@ static void run_command(struct client *c)
 		{ "reload", command_reload },
 		{ "status", command_status },
 		{ "rules", command_rules },
+		{ "config", command_config },
 	};
 
 	c->line[strcspn(c->line, "\r\n")] = 0;
@@ -158,7 +167,7 @@ static void run_command(struct client *c)
 			return;
 		}
 	}
-	text_printf(&c->answer, "error command \"%s\", expected reload, status or rules\n", c->line);
+	text_printf(&c->answer, "error command \"%s\", expected reload, status, rules or config\n", c->line);
 	answer(c);
 }
 

@@ -56,7 +56,8 @@ struct edge {
 	struct port_map serve_next;  /* of the snapshot being applied */
 	struct timer drain_timer;    /* ports of removed UDP rules are let go when it fires */
 	unsigned int unacknowledged; /* workers that have not taken the new snapshot yet */
-	bool reload_again;	     /* asked for while another one was under way */
+	bool from_state;   /* the last good configuration is served, since the present one was wrong at the start */
+	bool reload_again; /* asked for while another one was under way */
 	nsec_t reload_began;
 	struct list reload_waiters; /* of the reload under way */
 	struct list reload_waiters_next;

@@ -13,6 +13,7 @@
 #include "edge/control_socket.h"
 #include "edge/metrics.h"
 #include "edge/privilege.h"
+#include "edge/source.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -106,12 +107,12 @@ static int check_only(const struct options *options)
 {
 	struct text out = text_growing(ERRORS_MAX);
 	struct config set = { 0 };
-	int r = apply_check(options, &set, &out);
+	int r = source_read(options, &set, &out);
 
 	if (r)
 		fputs(out.bytes ? out.bytes : "out of memory\n", stderr);
 	else
-		printf("%s: %zu rules, no errors\n", options->rules_path, set.rule_count);
+		printf("%s: %zu rules, no errors\n", source_name(options), set.rule_count);
 	config_free(&set);
 	text_free(&out);
 	return r ? 1 : 0;
@@ -206,7 +207,7 @@ static int prepare(struct edge *e, struct bound_sockets *sockets, struct signals
 	r = apply_first(e, sockets, out);
 	if (r)
 		return r;
-	r = persist_init(&e->node.persist, power_of_two(e->snapshot->config.node.persistence_clients));
+	r = persist_init(&e->node.persist, power_of_two(2 * e->snapshot->config.node.persistence_clients));
 	if (r) {
 		text_printf(out, "starting: %s\n", fault_text(r));
 		return r;

@@ -11,7 +11,9 @@
 enum { EXIT_USAGE = 2, DRAIN_DEFAULT_S = 30, DRAIN_MAX_S = 86400 };
 
 enum {
-	KEY_RULES = 256,
+	KEY_CONFIG = 256,
+	KEY_RULES,
+	KEY_STATE,
 	KEY_LISTEN,
 	KEY_WORKERS,
 	KEY_LOG,
@@ -26,7 +28,12 @@ enum {
 const char *argp_program_version = "tidegate-edge " TIDEGATE_VERSION;
 
 static const struct argp_option rows[] = {
-	{ "rules", KEY_RULES, "FILE", 0, "Forwarding rules (docs/rules-file.md). SIGHUP reads them again.", 0 },
+	{ "config", KEY_CONFIG, "FILE", 0, "Configuration document (docs/configuration.md). SIGHUP reads it again.",
+		0 },
+	{ "rules", KEY_RULES, "FILE", 0,
+		"Forwarding rules (docs/rules-file.md), added to those of the document. SIGHUP reads them again.", 0 },
+	{ "state", KEY_STATE, "DIR", 0,
+		"Keep the last good configuration here, and serve it when the present one is wrong at a start.", 0 },
 	{ "listen", KEY_LISTEN, "ADDR", 0,
 		"Listen on this IPv4 or IPv6 address. May be given several times. Default: all.", 0 },
 	{ "workers", KEY_WORKERS, "N", 0, "Worker threads. Default: one a core.", 0 },
@@ -60,6 +67,12 @@ static error_t parse_row(int key, char *arg, struct argp_state *state)
 	struct options *o = state->input;
 
 	switch (key) {
+	case KEY_CONFIG:
+		o->config_path = arg;
+		return 0;
+	case KEY_STATE:
+		o->state_path = arg;
+		return 0;
 	case KEY_RULES:
 		o->rules_path = arg;
 		return 0;
@@ -101,8 +114,8 @@ static error_t parse_row(int key, char *arg, struct argp_state *state)
 		argp_error(state, "\"%s\", expected options only", arg);
 		return 0;
 	case ARGP_KEY_END:
-		if (!o->rules_path)
-			argp_error(state, "no --rules, expected --rules FILE");
+		if (!o->rules_path && !o->config_path)
+			argp_error(state, "no configuration, expected --config FILE or --rules FILE");
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;

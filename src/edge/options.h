@@ -8,7 +8,9 @@
 enum { OPTIONS_LISTEN_MAX = 64, OPTIONS_WORKERS_MAX = 64 };
 
 struct options {
+	const char *config_path; /* one of these two is given, or both */
 	const char *rules_path;
+	const char *state_path; /* NULL: the last good configuration is not kept */
 	struct ip listen[OPTIONS_LISTEN_MAX];
 	size_t listen_count; /* 0: all addresses, both families */
 	unsigned int workers;

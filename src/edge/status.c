@@ -4,6 +4,7 @@
  * the next one.
  */
 #include "edge/status.h"
+#include "edge/source.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -332,8 +333,9 @@ void status_json(struct edge *e, struct text *out)
 
 	text_str(out, "{\"version\":");
 	text_u64(out, e->version);
-	text_str(out, ",\"rules_file\":");
-	text_json(out, e->options.rules_path, strlen(e->options.rules_path));
+	text_str(out, ",\"source\":");
+	text_json(out, source_name(&e->options), strlen(source_name(&e->options)));
+	text_printf(out, ",\"last_good\":%s", e->from_state ? "true" : "false");
 	text_str(out, ",\"node\":");
 	text_json(out, name, strlen(name));
 	text_printf(out, ",\"rules\":%zu,\"workers\":%u,\"uptime_s\":%" PRId64, e->snapshot->config.rule_count,

@@ -274,10 +274,10 @@ def ask(e, data):
 
 
 @pytest.mark.parametrize("data,answer", [
-    (b"nonsense\n", 'error command "nonsense", expected reload, status or rules\n'),
-    (b"\n", 'error command "", expected reload, status or rules\n'),
-    (b"status now\n", 'error command "status now", expected reload, status or rules\n'),
-    (b"x" * 126 + b"\n", f'error command "{"x" * 126}", expected reload, status or rules\n'),
+    (b"nonsense\n", 'error command "nonsense", expected reload, status, rules or config\n'),
+    (b"\n", 'error command "", expected reload, status, rules or config\n'),
+    (b"status now\n", 'error command "status now", expected reload, status, rules or config\n'),
+    (b"x" * 126 + b"\n", f'error command "{"x" * 126}", expected reload, status, rules or config\n'),
     (b"x" * 127, "error a line of 127 bytes or more, expected a command\n"),
     (b"x" * 5000, "error a line of 127 bytes or more, expected a command\n"),
 ])
@@ -315,7 +315,7 @@ def test_status_says_what_is_in_force(edge, origin):
     with connect(ports) as c:
         assert echoes(c)
         status = e.status()
-    expected = {"version": 1, "rules_file": str(e.rules_path), "node": "n1", "rules": 2, "workers": 2,
+    expected = {"version": 1, "source": str(e.rules_path), "last_good": False, "node": "n1", "rules": 2, "workers": 2,
                 "ports": {"tcp": 3, "udp": 1}, "flows": 1, "flows_max": 77, "log_lines_dropped": 0}
     assert {k: status[k] for k in expected} == expected
     assert status["fds"] < status["fds_max"] and status["resident_memory_bytes"] > 1 << 20
