@@ -654,7 +654,7 @@ void pools_each(struct pools *p, void (*each)(const struct origin_status *s, voi
 
 /* --- beginning and end --- */
 
-int pools_new(struct loop *loop, struct resolver *resolver, unsigned int workers, struct pools **ret_pools)
+int pools_new(struct loop *loop, struct node_state *node, struct resolver *resolver, struct pools **ret_pools)
 {
 	struct pools *p = calloc(1, sizeof(*p));
 	int r;
@@ -664,12 +664,12 @@ int pools_new(struct loop *loop, struct resolver *resolver, unsigned int workers
 	pthread_mutex_init(&p->lock, NULL);
 	p->loop = loop;
 	p->resolver = resolver;
-	p->worker_count = workers;
+	p->worker_count = node->workers;
 	list_init(&p->all);
 	for (size_t i = 0; i < BUCKETS; i++)
 		list_init(&p->buckets[i]);
 	timer_init(&p->leave_timer, leave_over);
-	r = checker_new(loop, target_changed, p, &p->checker);
+	r = checker_new(loop, node, target_changed, p, &p->checker);
 	if (r) {
 		pools_free(p);
 		return r;

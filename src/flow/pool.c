@@ -163,6 +163,18 @@ int pool_news_init(struct pool_news *n, struct pool *pool, struct pool_view *vie
 	return 0;
 }
 
+/* Each worker begins the round somewhere else, or the first flows would all go to the heaviest member. */
+static void begin_turns(struct pool_slot *slot, unsigned int worker)
+{
+	unsigned int index;
+
+	for (unsigned int i = 0; i < slot->view->count; i++)
+		slot->weights[i] = slot->view->members[i].weight;
+	for (unsigned int i = 0; i < worker; i++)
+		if (balance_round_robin(slot->turns, slot->weights, slot->view->count, &index) != BALANCE_OK)
+			return;
+}
+
 void pool_take_news(struct pool_news *n, unsigned int worker)
 {
 	struct pool_slot *slot = &n->pool->slots[worker];
@@ -173,6 +185,7 @@ void pool_take_news(struct pool_news *n, unsigned int worker)
 	slot->view = n->view;
 	slot->turns = n->turns;
 	slot->weights = n->weights;
+	begin_turns(slot, worker);
 	while (!list_empty(&slot->waiting))
 		tcp_flow_wake(slot->waiting.next);
 	pool_unref(n->pool);
