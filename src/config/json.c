@@ -71,9 +71,16 @@ static int check_bounds(const char *text, size_t length, struct problems *proble
 {
 	struct scan s = { .text = text };
 	unsigned int line, column;
+	const char *nul;
 
 	if (length > DOCUMENT_MAX) {
 		problem_add_at(problems, "", "%zu bytes: expected at most %d", length, DOCUMENT_MAX);
+		return DOCUMENT_E_WRONG;
+	}
+	nul = memchr(text, 0, length); /* the JSON library skips it behind a number */
+	if (nul) {
+		place_of(text, nul, &line, &column);
+		problem_add(problems, line, column, "a NUL byte: expected text");
 		return DOCUMENT_E_WRONG;
 	}
 	scan(&s, length);
