@@ -284,6 +284,20 @@ static const void *item(const void *items, size_t size, size_t index)
 	return (const char *)items + size * index;
 }
 
+/* Whether the objects stand in the same order on both sides, so that none came and none is gone: the usual case. */
+static bool same_order(const struct kind *kind, const void *old, size_t old_count, const void *new, size_t new_count)
+{
+	if (old_count != new_count)
+		return false;
+	for (size_t i = 0; i < old_count; i++) {
+		struct key a = kind->key(item(old, kind->size, i)), b = kind->key(item(new, kind->size, i));
+
+		if (a.length != b.length || memcmp(a.bytes, b.bytes, a.length) != 0)
+			return false;
+	}
+	return true;
+}
+
 /* Those that are gone, in the order of @old; then those that changed or came, in the order of @new. */
 static int compare_objects(struct diff *d, const struct kind *kind, const void *context, const void *old,
 	size_t old_count, const void *new, size_t new_count)
@@ -292,6 +306,11 @@ static int compare_objects(struct diff *d, const struct kind *kind, const void *
 	uint32_t index;
 	int r = 0;
 
+	if (same_order(kind, old, old_count, new, new_count)) {
+		for (size_t i = 0; i < new_count && r == 0; i++)
+			r = kind->compare(d, context, item(old, kind->size, i), item(new, kind->size, i));
+		return r;
+	}
 	for (size_t i = 0; i < old_count && r >= 0; i++) {
 		struct key key = kind->key(item(old, kind->size, i));
 
