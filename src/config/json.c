@@ -11,7 +11,7 @@
 
 struct scan {
 	const char *text;
-	size_t objects, values;
+	size_t objects, members, values;
 	unsigned int depth;
 	const char *too_deep; /* the first bracket that is */
 };
@@ -35,6 +35,9 @@ static void scan(struct scan *s, size_t length)
 			break;
 		case ',':
 			s->values++;
+			break;
+		case ':':
+			s->members += !in_text;
 			break;
 		case '{':
 		case '[':
@@ -93,6 +96,10 @@ static int check_bounds(const char *text, size_t length, struct problems *proble
 	if (s.objects > DOCUMENT_OBJECTS_MAX) {
 		problem_add_at(
 			problems, "", "%zu lists and objects: expected at most %d", s.objects, DOCUMENT_OBJECTS_MAX);
+		return DOCUMENT_E_WRONG;
+	}
+	if (s.members > DOCUMENT_MEMBERS_MAX) {
+		problem_add_at(problems, "", "%zu members: expected at most %d", s.members, DOCUMENT_MEMBERS_MAX);
 		return DOCUMENT_E_WRONG;
 	}
 	if (s.values > DOCUMENT_VALUES_MAX) {

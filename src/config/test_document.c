@@ -785,6 +785,8 @@ static void test_each_limit_holds_and_one_more_is_refused(void **state)
 		{ "{'schema':1,'x':[", "1", "]}", DOCUMENT_VALUES_MAX, NULL },
 		{ "{'schema':1,'x':[", "[]", "]}", DOCUMENT_OBJECTS_MAX - 2,
 			"x: 262145 lists and objects: expected at most 262144\n" },
+		{ "{'schema':1,'x':{", "'k#':1", "}}", DOCUMENT_MEMBERS_MAX - 2,
+			"x: 1048577 members: expected at most 1048576\n" },
 	};
 
 	(void)state;
