@@ -404,9 +404,9 @@ static void test_every_wrong_member_is_refused_with_its_path(void **state)
 			"x: node.max_flows: true: expected a number from 1 to 1000000\n" },
 		{ DOC("'node': {'max_flows': null}"),
 			"x: node.max_flows: null: expected a number from 1 to 1000000\n" },
-		{ DOC("'node': {'Max_flows': 5}"),
-			"x: node.Max_flows: unknown member: expected one of name, max_flows, resolvers, resolve_min, "
-			"resolve_max, udp_fast_path\n" },
+		{ DOC("'origin_groups': [{'name': 'g', 'origins': [{'address': '10.0.0.1', 'Weight': 5}]}]"),
+			"x: origin_groups[0].origins[0].Weight: unknown member: expected one of address, port, weight, "
+			"enabled\n" },
 		{ DOC("'node': {'name': 5}"), "x: node.name: 5: expected 1 to 63 characters of a-z A-Z 0-9 . _ -\n" },
 		{ DOC("'node': {'name': ''}"),
 			"x: node.name: \"\": expected 1 to 63 characters of a-z A-Z 0-9 . _ -\n" },
