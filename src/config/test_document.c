@@ -763,51 +763,56 @@ static char *repeated(const char *head, const char *item, unsigned int count, co
 	return json;
 }
 
+#define UNKNOWN_X                                                                                                      \
+	"x: x: unknown member: expected one of schema, version, checksum, node, rule_defaults, ip_lists, "             \
+	"origin_groups, proxies, rules\n"
+
 static void test_each_limit_holds_and_one_more_is_refused(void **state)
 {
 	static const struct {
 		const char *head, *item, *tail;
 		unsigned int max;
 		const char *problems;
+		const char *most; /* what is said of one less: "" nothing, NULL not looked at */
 	} cases[] = {
 		{ "{'schema':1,'ip_lists':[", "{'name':'l#','entries':[]}", "]}", IP_LISTS_MAX,
-			"x: ip_lists: 1001 lists: expected at most 1000\n" },
+			"x: ip_lists: 1001 lists: expected at most 1000\n", "" },
 		{ "{'schema':1,'origin_groups':[", "{'name':'g#','origins':[]}", "]}", GROUPS_MAX,
-			"x: origin_groups: 2001 groups: expected at most 2000\n" },
+			"x: origin_groups: 2001 groups: expected at most 2000\n", "" },
 		{ "{'schema':1,'proxies':[", "{'name':'p#'}", "]}", PROXIES_MAX,
-			"x: proxies: 2001 proxies: expected at most 2000\n" },
+			"x: proxies: 2001 proxies: expected at most 2000\n", "" },
 		{ "{'schema':1,'rules':[", "{'protocol':'udp','edge_ports':['3#'],'origin':'a','origin_port':1}", "]}",
-			RULES_MAX, "x: rules: 2001 rules: expected at most 2000\n" },
+			RULES_MAX, "x: rules: 2001 rules: expected at most 2000\n", "" },
 		{ "{'schema':1,'origin_groups':[{'name':'g','origins':[", "{'address':'h#'}", "]}]}", GROUP_ORIGINS_MAX,
-			"x: origin_groups[0].origins: 1001 origins: expected at most 1000\n" },
+			"x: origin_groups[0].origins: 1001 origins: expected at most 1000\n", "" },
 		{ "{'schema':1,'ip_lists':[{'name':'a','entries':[", "'::1'", "]}]}", IP_LIST_ENTRIES_MAX,
-			"x: ip_lists[0].entries: 1048577 entries in all lists up to here: expected at most 1048576\n" },
-		{ "{'schema':1,'x':[", "1", "]}", DOCUMENT_VALUES_MAX, NULL },
+			"x: ip_lists[0].entries: 1048577 entries in all lists up to here: expected at most 1048576\n",
+			"" },
+		{ "{'schema':1,'x':[", "1", "]}", DOCUMENT_VALUES_MAX, "x: 4194305 commas: expected at most 4194304\n",
+			NULL },
 		{ "{'schema':1,'x':[", "[]", "]}", DOCUMENT_OBJECTS_MAX - 2,
-			"x: 262145 lists and objects: expected at most 262144\n" },
+			"x: 262145 lists and objects: expected at most 262144\n", UNKNOWN_X },
 		{ "{'schema':1,'x':{", "'k#':1", "}}", DOCUMENT_MEMBERS_MAX - 2,
-			"x: 1048577 members: expected at most 1048576\n" },
+			"x: 1048577 members: expected at most 1048576\n", UNKNOWN_X },
 	};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		char *most = repeated(cases[i].head, cases[i].item, cases[i].max, cases[i].tail);
-		char *more = repeated(cases[i].head, cases[i].item, cases[i].max + 1, cases[i].tail);
-		bool is_document = strstr(cases[i].head, "'x'") == NULL;
+		char *json = repeated(cases[i].head, cases[i].item, cases[i].max + 1, cases[i].tail);
 
-		if (is_document) {
-			struct config config = parse_bytes(most, strlen(most), "open");
+		assert_bytes_refused(json, strlen(json), "open", cases[i].problems);
+		free(json);
+		if (!cases[i].most)
+			continue;
+		json = repeated(cases[i].head, cases[i].item, cases[i].max, cases[i].tail);
+		if (*cases[i].most) {
+			assert_bytes_refused(json, strlen(json), "open", cases[i].most);
+		} else {
+			struct config config = parse_bytes(json, strlen(json), "open");
 
 			config_free(&config);
-		} else if (cases[i].problems) {
-			assert_bytes_refused(most, strlen(most), "open",
-				"x: x: unknown member: expected one of schema, version, checksum, node, rule_defaults, "
-				"ip_lists, origin_groups, proxies, rules\n");
 		}
-		assert_bytes_refused(more, strlen(more), "open",
-			cases[i].problems ? cases[i].problems : "x: 4194305 commas: expected at most 4194304\n");
-		free(most);
-		free(more);
+		free(json);
 	}
 }
 
@@ -931,7 +936,7 @@ static void test_a_document_of_100_mb_is_refused_unread(void **state)
 
 static void test_ten_thousand_faults_are_kept_and_the_others_counted(void **state)
 {
-	char *json = repeated("{'schema':1,'ip_lists':[{'name':'a','entries':[", "'x'", 1000000, "]}]}");
+	char *json = repeated("{'schema':1,'ip_lists':[{'name':'a','entries':[", "'x'", 100000, "]}]}");
 	struct text out = text_growing(1 << 24);
 	struct problems problems = { 0 };
 	struct config config;
@@ -939,9 +944,9 @@ static void test_ten_thousand_faults_are_kept_and_the_others_counted(void **stat
 	(void)state;
 	assert_int_equal(document_parse(json, strlen(json), profile("open"), &config, &problems), DOCUMENT_E_WRONG);
 	assert_int_equal(problems.count, PROBLEMS_MAX);
-	assert_int_equal(problems.left_out, 1000000 - PROBLEMS_MAX);
+	assert_int_equal(problems.left_out, 100000 - PROBLEMS_MAX);
 	problems_format(&problems, "x", &out);
-	assert_non_null(strstr(out.bytes, "\nx: and 990000 more errors\n"));
+	assert_non_null(strstr(out.bytes, "\nx: and 90000 more errors\n"));
 	problems_free(&problems);
 	text_free(&out);
 	free(json);
