@@ -368,7 +368,7 @@ int apply_first(struct edge *e, struct bound_sockets *ret_sockets, struct text *
 	if (r)
 		return r;
 	r = port_plan(&set, &e->options, &e->held, &e->serve_next, &problems);
-	problems_format(&problems, source_name(&e->options), out);
+	source_problems(&e->options, &problems, out);
 	problems_free(&problems);
 	if (r == 0)
 		r = make_snapshot(e, &set, &snapshot);
@@ -478,7 +478,7 @@ static int prepare(struct edge *e, struct text *out, struct snapshot **ret_snaps
 	if (r)
 		return r;
 	r = port_plan(&set, &e->options, &e->held, &serve, &problems);
-	problems_format(&problems, source_name(&e->options), out);
+	source_problems(&e->options, &problems, out);
 	problems_free(&problems);
 	if (r == 0 && !e->steer)
 		r = bind_new_ports(e, &serve, sockets, out);

@@ -4,6 +4,7 @@
 #include "io/sock_diag.h"
 
 #include <dirent.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -110,6 +111,22 @@ static bool is_ours(struct plan *p, const struct sock_diag_entry *other)
 	return false;
 }
 
+/* A rule names exactly the port that another program has. */
+static void port_taken(struct plan *p, const struct rule *rule, size_t entry, const char *owner)
+{
+	static const char message[] = "%s port %u is in use by %s, expected a port that no other program listens on";
+	unsigned int port = rule->edge_ports.items[entry].first;
+	char path[64];
+
+	if (rule->line) {
+		problem_add(p->problems, rule->line, rule->edge_columns[entry], message, protocol_name(p->protocol),
+			port, owner);
+		return;
+	}
+	snprintf(path, sizeof(path), "rules[%zu].edge_ports[%zu]", (size_t)(rule - p->set->rules), entry);
+	problem_add_at(p->problems, path, message, protocol_name(p->protocol), port, owner);
+}
+
 static void other_listener(const struct sock_diag_entry *other, void *arg)
 {
 	struct plan *p = arg;
@@ -125,9 +142,7 @@ static void other_listener(const struct sock_diag_entry *other, void *arg)
 	p->serve->bits[p->protocol][port / 64] &= ~(UINT64_C(1) << (port % 64));
 	if (rule && rule->edge_ports.items[entry].first == rule->edge_ports.items[entry].last) {
 		sock_owner(other, owner);
-		problem_add(p->problems, rule->line, rule->edge_columns[entry],
-			"%s port %u is in use by %s, expected a port that no other program listens on",
-			protocol_name(p->protocol), port, owner);
+		port_taken(p, rule, entry, owner);
 		return;
 	}
 	if (p->left++ < LEFT_LOG_MAX) {

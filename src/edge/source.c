@@ -25,6 +25,18 @@ const char *source_name(const struct options *options)
 	return options->config_path ? options->config_path : options->rules_path;
 }
 
+void source_problems(const struct options *options, const struct problems *problems, struct text *out)
+{
+	for (size_t i = 0; i < problems->count; i++) {
+		struct problem *problem = &problems->items[i];
+		bool in_rules = problem->line != 0 || !options->config_path;
+
+		problems_format(&(struct problems){ .items = problem, .count = 1 },
+			in_rules ? options->rules_path : options->config_path, out);
+	}
+	problems_format(&(struct problems){ .left_out = problems->left_out }, source_name(options), out);
+}
+
 /* --- reading --- */
 
 static bool read_file(const char *path, size_t max, char **ret_text, size_t *ret_length, struct text *out)
