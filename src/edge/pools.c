@@ -61,7 +61,7 @@ struct pool_main {
 	bool wanted;		  /* between prepare and commit: the configuration has it */
 	struct list places;
 	unsigned int place_count;
-	bool has_view;
+	struct pool_view *view; /* a reference; NULL: the workers have none yet */
 };
 
 struct pools {
@@ -316,6 +316,7 @@ static void pool_main_free(struct pool_main *m)
 	wish_free(m->next);
 	list_del(&m->node);
 	list_del(&m->bucket);
+	pool_view_unref(m->view);
 	pool_unref(m->pool);
 	free(m);
 }
@@ -398,10 +399,11 @@ static bool still_resolving(const struct pool_main *m)
 
 static bool make_view(struct pool_main *m)
 {
-	const struct origin_group group = { .settings = m->wish->settings, .check = m->wish->check };
+	const struct origin_group settings = { .settings = m->wish->settings, .check = m->wish->check };
+	const struct origin_group *group = m->pool->group ? &settings : NULL;
 	struct pool_member *members = calloc(MAX(m->place_count, 1u), sizeof(*members));
 	struct pool_view *view = NULL;
-	unsigned int count = 0;
+	unsigned int count = 0, left_out = 0;
 	bool ok = false;
 
 	if (!members)
@@ -409,20 +411,28 @@ static bool make_view(struct pool_main *m)
 	list_for_each (node, &m->places) {
 		struct place *place = CONTAINER_OF(node, struct place, node);
 
-		if (place->weight)
+		if (place->weight && count < POOL_MEMBERS_MAX)
 			members[count++] = (struct pool_member){ place->endpoint, place->weight };
+		else if (place->weight)
+			left_out++;
 	}
-	if (count == 0 && !m->has_view && still_resolving(m)) {
+	if (left_out)
+		log_warning("group %s: %u addresses beyond the first %d are not used",
+			m->pool->group ? m->pool->group : "", left_out, POOL_MEMBERS_MAX);
+	if (m->view ? pool_view_same(m->view, group, m->algorithm, members, count) : count == 0 && still_resolving(m)) {
 		free(members);
-		return true; /* flows wait for the first answer */
+		return true; /* nothing new; or flows wait for the first answer */
 	}
-	if (pool_view_new(m->pool->group ? &group : NULL, m->algorithm, members, count, &view) == 0) {
+	if (pool_view_new(group, m->algorithm, members, count, &view) == 0)
 		ok = publish(m->pools, m->pool, view);
-		m->has_view = true;
-	}
-	pool_view_unref(view);
 	free(members);
-	return ok;
+	if (!ok) {
+		pool_view_unref(view);
+		return false;
+	}
+	pool_view_unref(m->view);
+	m->view = view;
+	return true;
 }
 
 /* Everything anew from the wish and the names' answers. @drain: -1 when the configuration has not changed. */
