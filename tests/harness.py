@@ -71,11 +71,13 @@ class Edge:
     """A running tidegate-edge. `rules` is the text of the rules file; use as a context manager or through the
     `edge` fixture, which checks at the end that it stopped cleanly and that no sanitizer complained."""
 
+    settings = ""  # lines in front of all rules, for tests that run in several modes
+
     def __init__(self, tmp_path, rules, *args, workers=2, listen=("127.0.0.1", "::1"), log=True, metrics=True,
                  control=True, drain=None, wait=True, prefix=(), env=None):
         self.dir = tmp_path
         self.rules_path = tmp_path / "edge.rules"
-        self.rules_path.write_text(rules)
+        self.rules_path.write_text(self.settings + rules)
         self.log_path = tmp_path / "flows.log"
         self.socket_path = tmp_path / "edge.sock"
         self.metrics_port = free_port() if metrics else None
@@ -133,7 +135,7 @@ class Edge:
     def reload(self, rules=None):
         """Writes new rules, if given, and reloads by the control socket. Returns the answer."""
         if rules is not None:
-            self.rules_path.write_text(rules)
+            self.rules_path.write_text(self.settings + rules)
         return self.control("reload")
 
     def metrics_text(self):
