@@ -13,7 +13,8 @@
  *        confirmed. A peer that takes its time to confirm is asked once (poke()).
  * HOLD:  for flows that are never quiet. Nothing is taken out of the sockets any more, so that the windows which we
  *        offer close and the senders stop, without losing a byte; what is there is passed on with MSG_PEEK. So that this
- *        takes little, the windows have been made small since WATCH. Whatever comes of it, it ends after HOLD_MS.
+ *        takes little, the windows have been made small since WATCH. The readers are fed all the time; when they are not
+ *        any more and there is still no quiet moment, it ends after HOLD_MS.
  * CARRY: nothing leads back. What the flow's sockets might say or hear now would be wrong: they hear nothing (a filter),
  *        keep-alive is off, and they are closed under TCP_REPAIR, which sends nothing.
  * ENDED: the flow is logged and its sockets are closed; the program goes on answering retransmissions.
@@ -42,7 +43,8 @@ enum {
 	SWEEP_MS = 1000,
 	WATCH_TURNS = 16, /* so many turns of the relay a quiet moment is hoped for, */
 	WATCH_MS = 500,	  /* and so long until the windows are small */
-	HOLD_MS = 60,
+	HOLD_MS = 60,	    /* without anything passed on or confirmed, */
+	HOLD_MAX_MS = 1000, /* and altogether */
 	HOLD_WINDOW = 512 << 10,
 	POKE_MS = 500,	  /* Linux answers a poke no more often than this */
 	ATTEMPTS_MAX = 8, /* each after four times as many bytes as the one before */
@@ -64,6 +66,8 @@ struct tcp_fast_slot {
 	enum slot_state state;
 	uint32_t turns;
 	nsec_t since; /* of this state */
+	nsec_t progress; /* HOLD: when something moved */
+	int unconfirmed; /* HOLD: bytes, when last looked at */
 	nsec_t poked[SIDE_N];
 	size_t ahead[SIDE_N]; /* bytes of a side that were passed on and are still in its socket */
 	int clamp[SIDE_N];    /* window clamp of the socket before; 0: not changed */
@@ -249,6 +253,8 @@ static void take_ahead(struct tcp_flow *f, enum side_id id, int window)
 
 	if (slot->clamp[id])
 		(void)!sock_set(side->fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, window); /* no worse than without */
+	if (slot->ahead[id])
+		(void)!sock_set(side->fd, SOL_SOCKET, SO_PEEK_OFF, -1); /* where it is not known, it is not set either */
 	while (slot->ahead[id]) {
 		ssize_t n = recv(side->fd, NULL, slot->ahead[id], MSG_TRUNC);
 
@@ -374,6 +380,30 @@ static bool flip(struct tcp_flow *f)
 	return true;
 }
 
+/*
+ * Looks at what has not been passed on yet. Return: its length, or as recv().
+ */
+static ssize_t peek_new(struct tcp_flow *f, enum side_id from)
+{
+	size_t ahead = f->fast->ahead[from];
+	int fd = f->side[from].fd;
+	ssize_t n;
+
+	if (ahead == 0 || sock_set(fd, SOL_SOCKET, SO_PEEK_OFF, (int)ahead) == 0)
+		return recv(fd, f->flow.env->scratch, RELAY_BUFFER_SIZE, MSG_PEEK);
+	/* before Linux 6.9: from the beginning, as far as the buffer goes */
+	n = recv(fd, f->flow.env->scratch, RELAY_BUFFER_SIZE, MSG_PEEK);
+	if (n <= 0)
+		return n;
+	if ((size_t)n <= ahead) {
+		errno = EAGAIN;
+		return -1;
+	}
+	n -= (ssize_t)ahead;
+	memmove(f->flow.env->scratch, f->flow.env->scratch + ahead, (size_t)n);
+	return n;
+}
+
 /* Passes on what is there without taking it. Return: false when that can't go on. */
 static bool peek(struct tcp_flow *f, enum side_id from)
 {
@@ -385,22 +415,44 @@ static bool peek(struct tcp_flow *f, enum side_id from)
 		return false;
 	if (to->pending || !to->writable)
 		return true;
-	n = recv(f->side[from].fd, f->flow.env->scratch, RELAY_BUFFER_SIZE, MSG_PEEK);
+	n = peek_new(f, from);
 	if (n < 0)
 		return errno == EAGAIN;
-	if (n == 0 || n == RELAY_BUFFER_SIZE)
+	if (n == 0)
 		return false;
-	if ((size_t)n <= slot->ahead[from])
-		return true;
-	sent = send(to->fd, f->flow.env->scratch + slot->ahead[from], (size_t)n - slot->ahead[from], MSG_NOSIGNAL);
+	sent = send(to->fd, f->flow.env->scratch, (size_t)n, MSG_NOSIGNAL);
 	if (sent < 0 && errno != EAGAIN)
 		return false;
-	to->writable = sent == n - (ssize_t)slot->ahead[from];
+	to->writable = sent == n;
 	if (sent > 0) {
 		slot->ahead[from] += (size_t)sent;
 		relay_count(f, from, (size_t)sent);
 	}
 	return true;
+}
+
+static int unconfirmed(const struct tcp_flow *f)
+{
+	int sum = 0, queued;
+
+	for (int i = 0; i < SIDE_N; i++)
+		if (ioctl(f->side[i].fd, SIOCOUTQ, &queued) == 0)
+			sum += queued;
+	return sum;
+}
+
+/* Whether it is no use to wait any longer. */
+static bool held_in_vain(struct tcp_flow *f)
+{
+	struct tcp_fast_slot *slot = f->fast;
+	nsec_t now = clock_now();
+	int left = unconfirmed(f);
+
+	if (left != slot->unconfirmed)
+		slot->progress = now;
+	slot->unconfirmed = left;
+	return !is_whole(f) || now - slot->progress > HOLD_MS * NSEC_PER_MSEC ||
+		now - slot->since > HOLD_MAX_MS * NSEC_PER_MSEC;
 }
 
 static void hold(struct tcp_flow *f)
@@ -410,9 +462,7 @@ static void hold(struct tcp_flow *f)
 			give_up(f, COUNTER_TCP_FAST_BUSY);
 			return;
 		}
-	if (flip(f))
-		return;
-	if (!is_whole(f) || clock_now() - f->fast->since > HOLD_MS * NSEC_PER_MSEC)
+	if (!flip(f) && held_in_vain(f))
 		give_up(f, f->fast->unseen ? COUNTER_TCP_FAST_UNSEEN : COUNTER_TCP_FAST_BUSY);
 }
 
@@ -450,7 +500,7 @@ static void watch(struct tcp_flow *f)
 	}
 	small_windows(f); /* so that they are given back in any case */
 	slot->state = SLOT_HOLD;
-	slot->since = clock_now();
+	slot->since = slot->progress = clock_now();
 	hold(f);
 }
 
@@ -648,6 +698,8 @@ static void speak(const struct addr *from, const struct addr *to, const struct f
 {
 	int fd = sock_new(addr_family(from), SOCK_STREAM);
 	struct tcp_repair_opt option = { .opt_code = 8 /* TCPOPT_TIMESTAMP */ };
+	struct tcp_repair_window window = { /* room for a FIN */
+		.snd_wl1 = at->ack, .snd_wnd = 1 << 14, .max_window = 1 << 14, .rcv_wnd = 1 << 14, .rcv_wup = at->ack };
 	union sockaddr_any sa;
 	bool ready;
 
@@ -657,7 +709,8 @@ static void speak(const struct addr *from, const struct addr *to, const struct f
 		sock_set(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, (int)at->seq) == 0 &&
 		sock_set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_RECV_QUEUE) == 0 &&
 		sock_set(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, (int)at->ack) == 0 &&
-		connect(fd, &sa.sa, addr_to_sockaddr(to, &sa)) == 0;
+		connect(fd, &sa.sa, addr_to_sockaddr(to, &sa)) == 0 &&
+		setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &window, sizeof(window)) == 0;
 	if (ready && timestamp)
 		ready = setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, &option, sizeof(option)) == 0 &&
 			sock_set(fd, IPPROTO_TCP, TCP_TIMESTAMP, (int)timestamp) == 0;
