@@ -47,7 +47,9 @@ enum {
 	HOLD_MAX_MS = 1000, /* and altogether */
 	HOLD_WINDOW = 512 << 10,
 	POKE_MS = 500,	  /* Linux answers a poke no more often than this */
-	ATTEMPTS_MAX = 8, /* each after four times as many bytes as the one before */
+	POKE_LOOKS = 50,  /* an answer from this machine comes within microseconds */
+	ATTEMPTS_MAX = 8, /* each after four times as many bytes and twice as much time as the one before */
+	RETRY_MS = 500,
 	LINGER_MS = 2000,
 	FIN_MS = 10000, /* both ends have closed, and one does not confirm it */
 	TIMESTAMP_STEP = 5000, /* a time stamp that is certainly newer than all that went before */
@@ -174,6 +176,16 @@ static bool fits(const struct tcp_info *from, const struct tcp_info *to, uint32_
 	return longest <= max_length && longest <= to->tcpi_pmtu;
 }
 
+/*
+ * Whether a peer's largest segments fit into the largest window of the other side. A sender halves its segments when it
+ * sees windows that are too small for them, but by then it has seen ours. Matters on loopback, with segments of 64 KiB.
+ */
+static bool window_takes(const struct tcp_info *from, const struct tcp_info *to)
+{
+	/* segments are at most half of the largest window, so twice their size is a bound from below */
+	return MAX(to->tcpi_snd_wnd, 2 * to->tcpi_snd_mss) + 128 >= from->tcpi_advmss; /* less options */
+}
+
 /* Addresses as they are in the packets; those of the flow may be what a balancer's header says. */
 static bool find_addresses(const struct tcp_flow *f, struct fastpath_session *session)
 {
@@ -206,13 +218,15 @@ static bool can_be_carried(const struct tcp_flow *f, struct tcp_fast_slot *slot,
 	if ((client.info.tcpi_options & options) != (origin.info.tcpi_options & options) ||
 		(client.info.tcpi_options | origin.info.tcpi_options) & TCPI_OPT_ECN)
 		return false;
+	*ret_why = COUNTER_TCP_FAST_MTU;
+	if (!window_takes(&client.info, &origin.info) || !window_takes(&origin.info, &client.info))
+		return false;
 	slot->timestamps = client.info.tcpi_options & TCPI_OPT_TIMESTAMPS;
 	slot->facts.scale_in[FAST_TO_ORIGIN] = client.info.tcpi_snd_wscale;
 	slot->facts.scale_out[FAST_TO_ORIGIN] = origin.info.tcpi_rcv_wscale;
 	slot->facts.scale_in[FAST_TO_CLIENT] = origin.info.tcpi_snd_wscale;
 	slot->facts.scale_out[FAST_TO_CLIENT] = client.info.tcpi_rcv_wscale;
 	headers = ip_is_v4(&session->client.ip) ? 40 : 60;
-	*ret_why = COUNTER_TCP_FAST_MTU;
 	return !session->out_to_origin ||
 		(fits(&client.info, &origin.info, session->max_to_origin, headers) &&
 			fits(&origin.info, &client.info, session->max_to_client, headers));
@@ -279,6 +293,7 @@ static void give_up(struct tcp_flow *f, enum counter_id why)
 	fastpath_tcp_remove(fast->fastpath, &slot->session, slot->generation);
 	move(slot, &fast->free, SLOT_FREE, env->loop.now);
 	f->fast = NULL;
+	f->fast_not_before = env->loop.now + ((nsec_t)RETRY_MS << f->fast_attempts) * NSEC_PER_MSEC;
 	f->fast_attempts++;
 	f->fast_due = f->fast_attempts >= ATTEMPTS_MAX
 		? UINT64_MAX
@@ -286,26 +301,30 @@ static void give_up(struct tcp_flow *f, enum counter_id why)
 	env_count(env, why);
 }
 
-/* Asks a peer how far it is: it confirms what it has got at once instead of a little later. */
-static void poke(struct tcp_flow *f, enum side_id id)
-{
-	nsec_t now = clock_now();
-	int fd = f->side[id].fd;
-
-	if (f->fast->poked[id] && now - f->fast->poked[id] < POKE_MS * NSEC_PER_MSEC)
-		return;
-	f->fast->poked[id] = now;
-	/* leaving repair sends a window probe; it also forgets that the address may be used by others */
-	if (sock_set(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON) == 0 &&
-		sock_set(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF) == 0)
-		(void)!sock_set(fd, SOL_SOCKET, SO_REUSEADDR, 1); /* it can't fail on a socket of ours */
-}
-
 static bool all_confirmed(const struct tcp_flow *f, enum side_id id)
 {
 	int queued;
 
 	return ioctl(f->side[id].fd, SIOCOUTQ, &queued) == 0 && queued == 0;
+}
+
+/* Asks a peer how far it is: it confirms what it has got at once instead of a little later. Return: all_confirmed(). */
+static bool poke(struct tcp_flow *f, enum side_id id)
+{
+	nsec_t now = clock_now();
+	int fd = f->side[id].fd;
+
+	if (f->fast->poked[id] && now - f->fast->poked[id] < POKE_MS * NSEC_PER_MSEC)
+		return false;
+	f->fast->poked[id] = now;
+	/* leaving repair sends a window probe; it also forgets that the address may be used by others */
+	if (sock_set(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON) == 0 &&
+		sock_set(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF) == 0)
+		(void)!sock_set(fd, SOL_SOCKET, SO_REUSEADDR, 1); /* it can't fail on a socket of ours */
+	for (int i = 0; i < POKE_LOOKS; i++)
+		if (all_confirmed(f, id))
+			return true;
+	return false;
 }
 
 /* All that a side has sent was passed on; @ret_received is how much that is. */
@@ -364,9 +383,7 @@ static bool flip(struct tcp_flow *f)
 	for (int i = 0; i < SIDE_N; i++) {
 		enum side_id id = (enum side_id)i;
 
-		if (!all_confirmed(f, id))
-			poke(f, id);
-		if (!all_confirmed(f, id))
+		if (!all_confirmed(f, id) && !poke(f, id))
 			return false;
 		facts->received[direction_of(id)] = info[i].info.tcpi_bytes_received;
 		facts->now[direction_of(other(id))] =
@@ -549,9 +566,9 @@ void tcp_fast_begin(struct tcp_flow *f)
 
 void tcp_fast_consider(struct tcp_flow *f)
 {
-	if (!f->fast)
+	if (!f->fast && f->flow.env->loop.now >= f->fast_not_before)
 		enter(f);
-	else if (f->fast->state == SLOT_WATCH)
+	else if (f->fast && f->fast->state == SLOT_WATCH)
 		watch(f);
 }
 

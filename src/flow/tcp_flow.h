@@ -54,6 +54,7 @@ struct tcp_flow {
 	nsec_t connect_start;
 	uint64_t carried;	    /* by the relay, with a minimum for each read */
 	uint64_t fast_due;	    /* what it must be for the next attempt at the kernel's fast path */
+	nsec_t fast_not_before;
 	struct tcp_fast_slot *fast; /* its place there; NULL: none */
 	uint8_t stage;	      /* enum tcp_stage */
 	uint8_t end;	      /* enum end_reason, from tcp_end() */

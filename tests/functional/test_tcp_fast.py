@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TCP flows on the kernel's fast path: handed over, carried, and ended in every way there is. What every relay must do is in
 test_tcp.py, which runs on the fast path too."""
+import contextlib
 import os
 import random
 import select
@@ -186,24 +187,41 @@ def test_flows_without_an_option_are_carried(edge, option):
         pump(origin, client, 30 * PERIOD)
 
 
-@pytest.mark.parametrize("small", ["client", "origin"])
+@pytest.fixture
+def small_buffer(edge):
+    """start(side, bytes) -> (edge, client, origin): that side has a small receive buffer, and so another window scale than
+    the edge."""
+    @contextlib.contextmanager
+    def start(side, size):
+        port, listener = free_port(), listen()
+        client = socket.socket()
+        client.settimeout(15)
+        of_side(side, client, listener)[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+        e = edge(f"{EARLY}tcp:{port} 127.0.0.1 {port_of(listener)} off off\n")
+        client.connect(("127.0.0.1", port))
+        with listener, client, accept(listener) as origin:
+            ping(client, origin, 50)
+            yield e, client, origin
+    return start
+
+
+@SIDES
 @own_network()
-def test_window_scales_are_translated(edge, small):
-    """One end has a receive buffer so small that it does not scale its window, as the edge does."""
-    port, listener = free_port(), listen()
-    if small == "origin":
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
-    e = edge(f"{EARLY}tcp:{port} 127.0.0.1 {port_of(listener)} off off\n")
-    client = socket.socket()
-    client.settimeout(15)
-    if small == "client":
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
-    client.connect(("127.0.0.1", port))
-    with listener, client, accept(listener) as origin:
-        ping(client, origin, 50)
+def test_window_scales_are_translated(small_buffer, side):
+    with small_buffer(side, 128 << 10) as (e, client, origin):
         wait_metric(e, 1, "tcp_fast_flows")
+        pump(client, origin, 50 * PERIOD)
+        pump(origin, client, 50 * PERIOD)
+
+
+@SIDES
+@own_network()
+def test_windows_smaller_than_a_segment_of_loopback_stay_in_user_space(small_buffer, side):
+    """The sender would wait for room that never comes, and send on by its timer only."""
+    with small_buffer(side, 16 << 10) as (e, client, origin):
         pump(client, origin, 2 * PERIOD)
         pump(origin, client, 2 * PERIOD)
+        assert (e.metric("tcp_fast_flows_total"), e.metric("tcp_fast_mtu_total")) == (0, 1)
 
 
 # --- carried ---
