@@ -84,8 +84,8 @@ enum fast_tcp_flip_result {
 
 /* What the worker is told through its ring, and finds in the session's counters. */
 enum {
-	FAST_TCP_FIN = 1,   /* << direction: this end has closed its direction */
-	FAST_TCP_RST = 4,   /* << direction: this end has reset the connection */
+	FAST_TCP_FIN = 1,    /* << direction: this end has closed its direction */
+	FAST_TCP_RST = 4,    /* << direction: this end has reset the connection */
 	FAST_TCP_ENDED = 16, /* both have closed, and each has confirmed the other's */
 	FAST_TCP_FIRST = 32, /* << direction: its FIN came first */
 	FAST_TCP_EVENT_RING = 256 << 10,
@@ -98,7 +98,7 @@ struct fast_tcp_target {
 	__u32 slot;
 	__u32 generation; /* of the slot: entries of a session that is over do not touch the next one's */
 	__u32 direction;
-	__u32 local;   /* as in struct fast_target */
+	__u32 local; /* as in struct fast_target */
 	__u32 ifindex;
 	__u32 max_length;
 };
@@ -154,7 +154,7 @@ struct fast_tcp_event {
 
 /* Input of the flip program, as if it were a frame. */
 struct fast_tcp_flip {
-	__u8 ethernet[16]; /* zero */
+	__u8 ethernet[16];	      /* zero */
 	struct fast_tuple arrives[2]; /* of each direction */
 	__u32 slot;
 	__u32 generation;

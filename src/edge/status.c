@@ -213,7 +213,7 @@ static void put_node(struct edge *e, const struct snapshot *s, struct text *out)
 	one(out, METRIC_RESIDENT_MEMORY, resident_bytes());
 	one(out, METRIC_WORKERS, e->options.workers);
 	one(out, METRIC_STEERING_BPF, e->steer != NULL);
-	one(out, METRIC_TCP_FAST_FLOWS, ENV_SUM(e, tcp_fast_flows));
+	one(out, METRIC_TCP_FAST_NOW, ENV_SUM(e, tcp_fast_flows));
 }
 
 /* The snapshot, kept alive while it is read. */

@@ -12,12 +12,12 @@
  *        look whether nothing is under way: every byte received has been passed on, and every byte passed on has been
  *        confirmed. A peer that takes its time to confirm is asked once (poke()).
  * HOLD:  for flows that are never quiet. Nothing is taken out of the sockets any more, so that the windows which we
- *        offer close and the senders stop, without losing a byte; what is there is passed on with MSG_PEEK. So that this
- *        takes little, the windows have been made small since WATCH. The readers are fed all the time; when they are not
+ *        offer close and the senders stop, without losing a byte; what is there is passed on with MSG_PEEK. So that
+ * this takes little, the windows have been made small since WATCH. The readers are fed all the time; when they are not
  *        any more and there is still no quiet moment, it ends after HOLD_MS.
- * CARRY: nothing leads back. What the flow's sockets might say or hear now would be wrong: they hear nothing (a filter),
- *        keep-alive is off, and they are closed under TCP_REPAIR, which sends nothing.
- * ENDED: the flow is logged and its sockets are closed; the program goes on answering retransmissions.
+ * CARRY: nothing leads back. What the flow's sockets might say or hear now would be wrong: they hear nothing (a
+ * filter), keep-alive is off, and they are closed under TCP_REPAIR, which sends nothing. ENDED: the flow is logged and
+ * its sockets are closed; the program goes on answering retransmissions.
  *
  * What can be carried: flows whose two connections have agreed on the same options, without ECN, both ends of one
  * family, both on this machine or neither, and segments that fit into the packets of the other side.
@@ -42,7 +42,9 @@ enum {
 	TICK_MS = 8,
 	SWEEP_MS = 1000,
 	WATCH_TURNS = 16, /* so many turns of the relay a quiet moment is hoped for, */
-	WATCH_MS = 500,	  /* and so long until the windows are small */
+	WATCH_MS = 500,	  /* and so long until the windows are small; */
+	PAUSE_MS = 2000,  /* those that do not carry much are given so long to pause */
+	BULK = 1 << 20,
 	HOLD_MS = 60,	    /* without anything passed on or confirmed, */
 	HOLD_MAX_MS = 1000, /* and altogether */
 	HOLD_WINDOW = 512 << 10,
@@ -51,7 +53,7 @@ enum {
 	ATTEMPTS_MAX = 8, /* each after four times as many bytes and twice as much time as the one before */
 	RETRY_MS = 500,
 	LINGER_MS = 2000,
-	FIN_MS = 10000, /* both ends have closed, and one does not confirm it */
+	FIN_MS = 10000,	       /* both ends have closed, and one does not confirm it */
 	TIMESTAMP_STEP = 5000, /* a time stamp that is certainly newer than all that went before */
 };
 
@@ -67,7 +69,8 @@ struct tcp_fast_slot {
 	uint32_t route_changes; /* of the worker, when the routes were looked at */
 	enum slot_state state;
 	uint32_t turns;
-	nsec_t since; /* of this state */
+	uint64_t bytes;	 /* that the flow had carried when this began */
+	nsec_t since;	 /* of this state */
 	nsec_t progress; /* HOLD: when something moved */
 	int unconfirmed; /* HOLD: bytes, when last looked at */
 	nsec_t poked[SIDE_N];
@@ -268,7 +271,8 @@ static void take_ahead(struct tcp_flow *f, enum side_id id, int window)
 	if (slot->clamp[id])
 		(void)!sock_set(side->fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, window); /* no worse than without */
 	if (slot->ahead[id])
-		(void)!sock_set(side->fd, SOL_SOCKET, SO_PEEK_OFF, -1); /* where it is not known, it is not set either */
+		(void)!sock_set(
+			side->fd, SOL_SOCKET, SO_PEEK_OFF, -1); /* where it is not known, it is not set either */
 	while (slot->ahead[id]) {
 		ssize_t n = recv(side->fd, NULL, slot->ahead[id], MSG_TRUNC);
 
@@ -493,6 +497,16 @@ static bool windows_are_small(const struct tcp_flow *f)
 	return true;
 }
 
+static uint64_t bytes_of(const struct tcp_flow *f)
+{
+	return counter_get(&f->flow.bytes_in) + counter_get(&f->flow.bytes_out);
+}
+
+static bool is_bulk(const struct tcp_flow *f)
+{
+	return bytes_of(f) - f->fast->bytes >= BULK;
+}
+
 static void watch(struct tcp_flow *f)
 {
 	struct flow_env *env = f->flow.env;
@@ -507,7 +521,9 @@ static void watch(struct tcp_flow *f)
 		return;
 	if (slot->turns++ < WATCH_TURNS && since < WATCH_MS * NSEC_PER_MSEC)
 		return;
-	if (!windows_are_small(f) && since < WATCH_MS * NSEC_PER_MSEC) {
+	if (!is_bulk(f) && since < PAUSE_MS * NSEC_PER_MSEC)
+		return;
+	if (!windows_are_small(f) && since < (PAUSE_MS + WATCH_MS) * NSEC_PER_MSEC) {
 		small_windows(f);
 		return;
 	}
@@ -546,7 +562,9 @@ static void enter(struct tcp_flow *f)
 		env_count(env, COUNTER_TCP_FAST_FULL);
 		return;
 	}
-	*slot = (struct tcp_fast_slot){ .node = slot->node, .flow = f, .generation = slot->generation + 1 };
+	*slot = (struct tcp_fast_slot){
+		.node = slot->node, .flow = f, .generation = slot->generation + 1, .bytes = bytes_of(f)
+	};
 	slot->session.slot = number_of(fast, slot);
 	if (!can_be_carried(f, slot, &why) ||
 		fastpath_tcp_watch(fast->fastpath, &slot->session, slot->generation, env->worker)) {
@@ -568,8 +586,8 @@ void tcp_fast_consider(struct tcp_flow *f)
 {
 	if (!f->fast && f->flow.env->loop.now >= f->fast_not_before)
 		enter(f);
-	else if (f->fast && f->fast->state == SLOT_WATCH)
-		watch(f);
+	else if (f->fast && f->fast->state == SLOT_WATCH && (f->fast->turns < WATCH_TURNS || is_bulk(f)))
+		watch(f); /* else the tick does */
 }
 
 /* --- carried --- */
@@ -716,7 +734,12 @@ static void speak(const struct addr *from, const struct addr *to, const struct f
 	int fd = sock_new(addr_family(from), SOCK_STREAM);
 	struct tcp_repair_opt option = { .opt_code = 8 /* TCPOPT_TIMESTAMP */ };
 	struct tcp_repair_window window = { /* room for a FIN */
-		.snd_wl1 = at->ack, .snd_wnd = 1 << 14, .max_window = 1 << 14, .rcv_wnd = 1 << 14, .rcv_wup = at->ack };
+		.snd_wl1 = at->ack,
+		.snd_wnd = 1 << 14,
+		.max_window = 1 << 14,
+		.rcv_wnd = 1 << 14,
+		.rcv_wup = at->ack
+	};
 	union sockaddr_any sa;
 	bool ready;
 

@@ -52,16 +52,16 @@ struct tcp_flow {
 	uint64_t tried;	     /* addresses of the origin's name that failed, by index in the answer */
 	nsec_t last_activity;
 	nsec_t connect_start;
-	uint64_t carried;	    /* by the relay, with a minimum for each read */
-	uint64_t fast_due;	    /* what it must be for the next attempt at the kernel's fast path */
+	uint64_t carried;  /* by the relay, with a minimum for each read */
+	uint64_t fast_due; /* what it must be for the next attempt at the kernel's fast path */
 	nsec_t fast_not_before;
 	struct tcp_fast_slot *fast; /* its place there; NULL: none */
-	uint8_t stage;	      /* enum tcp_stage */
-	uint8_t end;	      /* enum end_reason, from tcp_end() */
-	uint8_t end_side;     /* enum end_side */
-	uint8_t first_eof;    /* enum side_id: who closed first; SIDE_N: nobody yet */
-	uint8_t tries;	      /* connection attempts made */
-	uint8_t last_failure; /* enum end_reason: of the last attempt */
+	uint8_t stage;		    /* enum tcp_stage */
+	uint8_t end;		    /* enum end_reason, from tcp_end() */
+	uint8_t end_side;	    /* enum end_side */
+	uint8_t first_eof;	    /* enum side_id: who closed first; SIDE_N: nobody yet */
+	uint8_t tries;		    /* connection attempts made */
+	uint8_t last_failure;	    /* enum end_reason: of the last attempt */
 	uint8_t fast_attempts;
 	bool keepalive_set;
 	bool timed_out; /* the timer has fired and the stage has not looked yet */

@@ -863,7 +863,8 @@ def until_carried(net, e, pair, count=1):
         with contextlib.suppress(AssertionError):  # a flow that pauses is handed over, if it was not before
             wait_until(lambda: net.metric(e, "tcp_fast_flows") >= count, 0.5, "the flow to be carried")
             return
-    raise AssertionError("never carried")
+    with net.inside("edge"):
+        raise AssertionError([line for line in e.metrics_text().splitlines() if line.startswith("tidegate_tcp_fast")])
 
 
 def pump(sending, reading, size=PERIOD):

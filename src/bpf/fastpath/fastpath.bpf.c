@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * fastpath: carries the packets of established UDP sessions and long-lived TCP flows (tcp.bpf.h) inside the kernel. It sits at the ingress of the loopback
- * interface and of every Ethernet device. A packet of a known session gets its addresses and ports rewritten, its
- * checksums corrected, and goes on: up the stack when client and origin are on this machine, out of a device otherwise.
+ * fastpath: carries the packets of established UDP sessions and long-lived TCP flows (tcp.bpf.h) inside the kernel. It
+ * sits at the ingress of the loopback interface and of every Ethernet device. A packet of a known session gets its
+ * addresses and ports rewritten, its checksums corrected, and goes on: up the stack when client and origin are on this
+ * machine, out of a device otherwise.
  *
  * At first a session is only observed: when packets of both directions have come by under the addresses that user space
  * knows, nothing on this machine translates them, and rewriting them here is safe. NAT by netfilter shows itself so.

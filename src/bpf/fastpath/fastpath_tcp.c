@@ -92,8 +92,8 @@ int fastpath_tcp_flip(struct fastpath *fp, const struct fastpath_session *sessio
 	return (int)options.retval;
 }
 
-static void remove_direction(
-	struct fastpath *fp, const struct fast_tuple *arrives, const struct fastpath_session *session, uint32_t generation)
+static void remove_direction(struct fastpath *fp, const struct fast_tuple *arrives,
+	const struct fastpath_session *session, uint32_t generation)
 {
 	struct fast_tcp_target target;
 

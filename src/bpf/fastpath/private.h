@@ -35,7 +35,8 @@ struct fastpath {
 /** fast_tuple_of() - of the packets from @from to @to */
 struct fast_tuple fast_tuple_of(const struct addr *from, const struct addr *to);
 
-/** fastpath_tcp_init() - rings and maps; if anything is missing, fastpath_tcp_state() says so. @workers 0: stays off. */
+/** fastpath_tcp_init() - rings and maps; if anything is missing, fastpath_tcp_state() says so. @workers 0: stays off.
+ */
 void fastpath_tcp_init(struct fastpath *fp, unsigned int workers);
 
 /** fastpath_tcp_off() - note why there is no TCP */

@@ -10,8 +10,8 @@
  */
 
 #define TCP_HEADER_MAX 60
-#define HEADER_ROOM    (64 + 4) /* so that any four bytes whose offset is masked to 0..63 are inside */
-#define OFFSET(at)     ((at) & 63u) /* what the verifier can follow */
+#define HEADER_ROOM    (64 + 4)	  /* so that any four bytes whose offset is masked to 0..63 are inside */
+#define OFFSET(at)     ((at)&63u) /* what the verifier can follow */
 /* How far translated time stamps run ahead of the socket's clock: its last, delayed ACKs must not look newer, also
  * when the peer's own clock stands still meanwhile. */
 #define TCP_TIMESTAMP_LEAD 250
@@ -222,8 +222,8 @@ static __always_inline __u32 note(struct fast_tcp_session *s, __u32 direction, c
 }
 
 /* The header as the other end expects it. */
-static __always_inline void translate(struct tcp_packet *t, const struct fast_tuple *to,
-	const struct fast_tcp_way *way, const struct fast_tcp_way *back)
+static __always_inline void translate(struct tcp_packet *t, const struct fast_tuple *to, const struct fast_tcp_way *way,
+	const struct fast_tcp_way *back)
 {
 	__u32 window = (__u32)t->window << way->scale_in >> way->scale_out;
 	struct tcphdr *tcp = (struct tcphdr *)t->new;
@@ -340,7 +340,8 @@ static __always_inline _Bool is_v4(const struct fast_tuple *t)
 }
 
 /* The state of the socket that hears @arrives. */
-static __always_inline _Bool look_at_socket(struct __sk_buff *skb, const struct fast_tuple *arrives, struct tcp_ends *ret)
+static __always_inline _Bool look_at_socket(
+	struct __sk_buff *skb, const struct fast_tuple *arrives, struct tcp_ends *ret)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_tcp_sock *tcp;
