@@ -13,7 +13,7 @@ import pytest
 
 from harness import (TcpOrigin, accept, connect, free_port, how_it_ends, listen, own_network, port_of, recv_all, recv_exactly,
                      reset, wait_metric, wait_until)
-from streams import PERIOD, Clients, Job, StreamOrigin, exchange, piece
+from streams import PERIOD, Job, StreamOrigin, exchange, piece
 
 MB = 1 << 20
 EARLY = "set node tcp_fast_path_after=1\n"
@@ -150,23 +150,6 @@ def test_families_that_differ_stay_in_user_space(edge):
         e = edge(f"{EARLY}tcp:{port} [::1] {origin.port} off off\n")
         exchange([Job(port, 5 * MB, 5 * MB)])
         assert (e.metric("tcp_fast_flows_total"), e.metric("tcp_fast_route_total")) == (0, 1)
-
-
-@pytest.mark.parametrize("option", ["tcp_timestamps", "tcp_sack"])
-@own_network()
-def test_connections_with_different_options_stay_in_user_space(edge, option):
-    """The origin's side has not got what the client's has."""
-    with StreamOrigin() as origin:
-        port = free_port()
-        e = edge(f"{EARLY}tcp:{port} 127.0.0.1 {origin.port} off off\n")
-        sysctl(option, 0)
-        clients = Clients()
-        late = clients.start(Job(port, 5 * MB, 5 * MB))  # the SYN has gone out without it
-        sysctl(option, 1)
-        clients.run()
-        assert late.done()
-        wait_until(lambda: e.metric("flows_ended_total") == 1, what="the end")
-        assert e.metric("tcp_fast_flows_total") + e.metric("tcp_fast_options_total") == 1
 
 
 def sysctl(name, value):
