@@ -271,8 +271,7 @@ static void take_ahead(struct tcp_flow *f, enum side_id id, int window)
 	if (slot->clamp[id])
 		(void)!sock_set(side->fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, window); /* no worse than without */
 	if (slot->ahead[id])
-		(void)!sock_set(
-			side->fd, SOL_SOCKET, SO_PEEK_OFF, -1); /* where it is not known, it is not set either */
+		(void)!sock_set(side->fd, SOL_SOCKET, SO_PEEK_OFF, -1); /* unknown before Linux 6.9, and not set then */
 	while (slot->ahead[id]) {
 		ssize_t n = recv(side->fd, NULL, slot->ahead[id], MSG_TRUNC);
 
@@ -401,9 +400,7 @@ static bool flip(struct tcp_flow *f)
 	return true;
 }
 
-/*
- * Looks at what has not been passed on yet. Return: its length, or as recv().
- */
+/* Looks at what has not been passed on yet. Return: its length, or as recv(). */
 static ssize_t peek_new(struct tcp_flow *f, enum side_id from)
 {
 	size_t ahead = f->fast->ahead[from];
