@@ -275,8 +275,10 @@ static void take_ahead(struct tcp_flow *f, enum side_id id, int window)
 	while (slot->ahead[id]) {
 		ssize_t n = recv(side->fd, NULL, slot->ahead[id], MSG_TRUNC);
 
-		if (n <= 0)
-			break; /* it has failed since, which the relay will find out; nothing was read twice */
+		if (n <= 0) {
+			side->failed = true; /* the error is told only once: without this the relay would see an end */
+			break;
+		}
 		slot->ahead[id] -= (size_t)n;
 	}
 }
@@ -430,17 +432,17 @@ static bool peek(struct tcp_flow *f, enum side_id from)
 	ssize_t n, sent;
 
 	if (relay_flush(f, other(from)))
-		return false;
+		return !(to->failed = true); /* an error is told only once */
 	if (to->pending || !to->writable)
 		return true;
 	n = peek_new(f, from);
 	if (n < 0)
-		return errno == EAGAIN;
+		return !(f->side[from].failed = errno != EAGAIN);
 	if (n == 0)
 		return false;
 	sent = send(to->fd, f->flow.env->scratch, (size_t)n, MSG_NOSIGNAL);
 	if (sent < 0 && errno != EAGAIN)
-		return false;
+		return !(to->failed = true);
 	to->writable = sent == n;
 	if (sent > 0) {
 		slot->ahead[from] += (size_t)sent;
