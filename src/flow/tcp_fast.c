@@ -45,6 +45,7 @@ enum {
 	WATCH_MS = 500,	  /* and so long until the windows are small; */
 	PAUSE_MS = 2000,  /* those that do not carry much are given so long to pause */
 	BULK = 1 << 20,
+	ROOM_MIN = 8192,
 	HOLD_MS = 60,	    /* without anything passed on or confirmed, */
 	HOLD_MAX_MS = 1000, /* and altogether */
 	HOLD_WINDOW = 512 << 10,
@@ -364,9 +365,17 @@ static void carry(struct tcp_flow *f, const struct tcp_info_more *info)
 	struct tcp_fast *fast = env->tcp_fast;
 
 	silence(f);
-	/* a sender that was stopped is told of the room that there is at the other end */
-	for (int i = 0; i < SIDE_N; i++)
-		take_ahead(f, (enum side_id)i, (int)MIN(info[other((enum side_id)i)].info.tcpi_snd_wnd, 1u << 30));
+	/*
+	 * A sender that was stopped is told of the room that there is at the other end. Where there is hardly any, that
+	 * end will tell it itself: a window of ours is never smaller than this, and what does not fit there would be
+	 * lost, and a RST behind it not be believed.
+	 */
+	for (int i = 0; i < SIDE_N; i++) {
+		uint32_t room = info[other((enum side_id)i)].info.tcpi_snd_wnd;
+
+		if (room >= ROOM_MIN)
+			take_ahead(f, (enum side_id)i, (int)MIN(room, 1u << 30));
+	}
 	move(f->fast, &fast->carried, SLOT_CARRY, env->loop.now);
 	f->fast->route_changes = env->route_changes;
 	counter_add(&env->tcp_fast_flows, 1);
