@@ -39,8 +39,9 @@ struct edge {
 	struct pools *pools;
 	struct steer *steer;	   /* NULL: plain binds */
 	const char *steering;	   /* "bpf", or why not */
-	struct fastpath *fastpath; /* NULL: UDP stays in user space */
-	char fastpath_state[160];  /* "on", or why not */
+	struct fastpath *fastpath; /* NULL: everything stays in user space */
+	char fastpath_state[160];  /* of UDP: "on", or why not */
+	char tcp_fastpath_state[160];
 	struct worker *workers[OPTIONS_WORKERS_MAX];
 	unsigned int workers_running;
 	struct control_socket *control;

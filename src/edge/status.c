@@ -297,6 +297,7 @@ static void put_node(struct edge *e, const struct snapshot *s, struct text *out)
 	one(out, METRIC_RESIDENT_MEMORY, resident_bytes());
 	one(out, METRIC_WORKERS, e->options.workers);
 	one(out, METRIC_STEERING_BPF, e->steer != NULL);
+	one(out, METRIC_TCP_FAST_NOW, ENV_SUM(e, tcp_fast_flows));
 }
 
 /* The snapshot, kept alive while it is read. */
@@ -344,6 +345,8 @@ void status_json(struct edge *e, struct text *out)
 	text_json(out, e->steering, strlen(e->steering));
 	text_str(out, ",\"udp_fast_path\":");
 	text_json(out, e->fastpath_state, strlen(e->fastpath_state));
+	text_str(out, ",\"tcp_fast_path\":");
+	text_json(out, e->tcp_fastpath_state, strlen(e->tcp_fastpath_state));
 	text_printf(out, ",\"ports\":{\"tcp\":%u,\"udp\":%u}", port_map_count(&e->held, PROTOCOL_TCP),
 		port_map_count(&e->held, PROTOCOL_UDP));
 	text_printf(out, ",\"flows\":%u,\"flows_max\":%u,\"fds\":%u,\"fds_max\":%u", atomic_load(&e->node.flows),

@@ -57,6 +57,9 @@ struct flow_env {
 	struct fastpath *fastpath; /* shared by the workers; NULL: UDP stays in user space */
 	struct list fast_sessions; /* struct udp_session.fast: those that the kernel carries */
 	struct timer fast_timer;   /* reads their counters */
+	struct tcp_fast *tcp_fast; /* NULL: TCP stays in user space */
+	counter tcp_fast_flows;	   /* that the kernel carries now */
+	uint32_t route_changes;	   /* how often they have changed */
 	int route_fd;		   /* for route_lookup() */
 	int route_watch_fd;
 	struct source routes; /* routes have changed */

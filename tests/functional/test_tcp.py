@@ -15,11 +15,22 @@ import threading
 
 import pytest
 
-from harness import (ROOT, TcpOrigin, accept, connect, echoes, free_port, free_ports, how_connecting_ends, how_it_ends,
+from harness import (ROOT, Edge, TcpOrigin, accept, connect, echoes, free_port, free_ports, how_connecting_ends, how_it_ends,
                      listen, own_network, port_of, recv_all, recv_exactly, reset, wait_metric, wait_until)
 from streams import PERIOD, Clients, Job, StreamOrigin, exchange, piece
 
 MB = 1 << 20
+CARRIERS = {
+    "user space": "set node tcp_fast_path=off\n",
+    "fast path": "set node tcp_fast_path_after=1\n",  # from the first byte on, whenever there is a quiet moment
+}
+
+
+@pytest.fixture(autouse=True, params=CARRIERS, ids=lambda name: name.replace(" ", "-"))
+def carrier(request, monkeypatch):
+    """Whoever carries a flow, nobody must be able to tell."""
+    monkeypatch.setattr(Edge, "settings", CARRIERS[request.param])
+    return request.param
 
 
 @pytest.fixture
