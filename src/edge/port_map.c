@@ -4,6 +4,7 @@
 #include "io/sock_diag.h"
 
 #include <dirent.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -110,6 +111,25 @@ static bool is_ours(struct plan *p, const struct sock_diag_entry *other)
 	return false;
 }
 
+/* A rule of a document has no line, but a path. */
+static void port_in_use(struct plan *p, const struct rule *rule, size_t entry, const struct sock_diag_entry *other)
+{
+	const char *protocol = protocol_name(p->protocol);
+	char owner[SOCK_OWNER_SIZE], path[64];
+	unsigned int port = other->local.port;
+
+	sock_owner(other, owner);
+	snprintf(path, sizeof(path), "rules[%zu].edge_ports[%zu]", (size_t)(rule - p->set->rules), entry);
+	if (rule->line)
+		problem_add(p->problems, rule->line, rule->edge_columns[entry],
+			"%s port %u is in use by %s, expected a port that no other program listens on", protocol, port,
+			owner);
+	else
+		problem_add_at(p->problems, path,
+			"%s port %u: expected a port that no other program listens on (%s does)", protocol, port,
+			owner);
+}
+
 static void other_listener(const struct sock_diag_entry *other, void *arg)
 {
 	struct plan *p = arg;
@@ -124,10 +144,7 @@ static void other_listener(const struct sock_diag_entry *other, void *arg)
 	rule = find_entry(p, port, &entry);
 	p->serve->bits[p->protocol][port / 64] &= ~(UINT64_C(1) << (port % 64));
 	if (rule && rule->edge_ports.items[entry].first == rule->edge_ports.items[entry].last) {
-		sock_owner(other, owner);
-		problem_add(p->problems, rule->line, rule->edge_columns[entry],
-			"%s port %u is in use by %s, expected a port that no other program listens on",
-			protocol_name(p->protocol), port, owner);
+		port_in_use(p, rule, entry, other);
 		return;
 	}
 	if (p->left++ < LEFT_LOG_MAX) {

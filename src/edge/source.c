@@ -185,3 +185,23 @@ void source_keep(const struct options *options, const struct config *config)
 			strerror(-r));
 	text_free(&document);
 }
+
+/* --- faults found later --- */
+
+void source_problems(const struct options *options, bool kept, const struct problems *problems, struct text *out)
+{
+	char path[PATH_MAX];
+
+	for (size_t i = 0; i < problems->count; i++) {
+		const struct problems one = { .items = &problems->items[i], .count = 1 };
+		const char *file = source_name(options);
+
+		if (kept && kept_path(options, "", path))
+			file = path;
+		else if (!one.items->path) /* only a rules file has lines */
+			file = options->rules_path;
+		problems_format(&one, file, out);
+	}
+	if (problems->left_out)
+		problems_format(&(struct problems){ .left_out = problems->left_out }, source_name(options), out);
+}

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "config/config.h"
+#include "config/problem.h"
 #include "edge/options.h"
 
 enum { SOURCE_OK, SOURCE_E_WRONG };
@@ -30,6 +31,12 @@ MUST_CHECK int source_read_kept(const struct options *options, struct config *re
 /** source_keep() - @config is served now: keep it, if --state is given. What goes wrong is logged, and the old one
  * stays. */
 void source_keep(const struct options *options, const struct config *config);
+
+/**
+ * source_problems() - append faults found later, in what was read
+ * @kept: it was read by source_read_kept()
+ */
+void source_problems(const struct options *options, bool kept, const struct problems *problems, struct text *out);
 
 /** source_name() - the file for messages that name no other */
 const char *source_name(const struct options *options);
