@@ -62,6 +62,7 @@ struct pool_main {
 	struct list places;
 	unsigned int place_count;
 	bool has_view;
+	bool behind; /* memory was out when it was rebuilt last */
 };
 
 struct pools {
@@ -139,6 +140,28 @@ static struct wish *wish_of_rule(struct pools *p, const struct rule *rule)
 		return NULL;
 	}
 	return w;
+}
+
+static bool same_settings(enum setting_scope scope, const void *a, const void *b)
+{
+	for (unsigned int id = 0; id < setting_count(scope); id++)
+		if (!setting_equal(scope, id, a, b))
+			return false;
+	return true;
+}
+
+static bool same_wish(const struct wish *a, const struct wish *b)
+{
+	if (a->count != b->count || !same_settings(SETTING_SCOPE_GROUP, &a->settings, &b->settings) ||
+		!same_settings(SETTING_SCOPE_CHECK, &a->check, &b->check))
+		return false;
+	for (size_t i = 0; i < a->count; i++) {
+		const struct wish_origin *x = &a->origins[i], *y = &b->origins[i];
+
+		if (x->name != y->name || x->weight != y->weight || !addr_equal(&x->addr, &y->addr))
+			return false;
+	}
+	return true;
 }
 
 /* --- keys --- */
@@ -433,6 +456,7 @@ static void rebuild(struct pool_main *m, nsec_t drain)
 	list_for_each (node, &m->places)
 		ok &= watch(m, CONTAINER_OF(node, struct place, node));
 	ok &= make_view(m);
+	m->behind = !ok;
 	if (!ok)
 		log_error("%s%s: out of memory, the workers keep the origins they know",
 			m->pool->group ? "group " : "origin", m->pool->group ? m->pool->group : "");
@@ -494,7 +518,13 @@ static int prepare_one(struct pools *p, const struct origin_group *group, const 
 	if (m->wish && !group)
 		return 0; /* of an origin that a rule names, nothing can change */
 	m->next = group ? wish_of_group(p, group) : wish_of_rule(p, rule);
-	return m->next ? 0 : fault(-ENOMEM);
+	if (!m->next)
+		return fault(-ENOMEM);
+	if (m->wish && !m->behind && same_wish(m->wish, m->next)) {
+		wish_free(m->next);
+		m->next = NULL;
+	}
+	return 0;
 }
 
 int pools_prepare(struct pools *p, const struct config *config)
