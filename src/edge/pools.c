@@ -61,6 +61,9 @@ struct pool_main {
 	bool wanted;		  /* between prepare and commit: the configuration has it */
 	struct list places;
 	unsigned int place_count;
+	unsigned int member_count; /* places in the view */
+	unsigned int left_out;	   /* addresses that found no room in it */
+	struct log_limit complaint;
 	bool has_view;
 	bool behind; /* memory was out when it was rebuilt last */
 };
@@ -205,16 +208,21 @@ static void place_free(struct place *place)
 	free(place);
 }
 
-static struct place *place_of(struct pool_main *m, const struct addr *addr)
+static struct place *place_find(struct pool_main *m, const struct addr *addr)
 {
-	struct place *place;
-
 	list_for_each (node, &m->places) {
-		place = CONTAINER_OF(node, struct place, node);
+		struct place *place = CONTAINER_OF(node, struct place, node);
+
 		if (addr_equal(&place->endpoint->addr, addr))
 			return place;
 	}
-	place = calloc(1, sizeof(*place));
+	return NULL;
+}
+
+static struct place *place_new(struct pool_main *m, const struct addr *addr)
+{
+	struct place *place = calloc(1, sizeof(*place));
+
 	if (!place)
 		return NULL;
 	place->pool = m;
@@ -229,36 +237,70 @@ static struct place *place_of(struct pool_main *m, const struct addr *addr)
 	return place;
 }
 
+/* False when memory is out; an address beyond POOL_MEMBERS_MAX is only counted. */
 static bool place_add(struct pool_main *m, const struct addr *addr, const struct wish_origin *o, uint32_t weight)
 {
-	struct place *place = place_of(m, addr);
+	struct place *place = place_find(m, addr);
 
-	if (!place)
-		return false;
+	if (!place || place->weight == 0) {
+		if (m->member_count == POOL_MEMBERS_MAX) {
+			m->left_out++;
+			return true;
+		}
+		if (!place)
+			place = place_new(m, addr);
+		if (!place)
+			return false;
+		m->member_count++;
+	}
 	place->weight += weight;
 	place->name = o->name;
 	return true;
 }
 
-/* All addresses that the wish gives now, with their weights; those of the others become 0. */
+static void say_left_out(struct pool_main *m)
+{
+	unsigned int suppressed;
+
+	if (m->left_out && log_allowed(&m->complaint, clock_now(), &suppressed))
+		log_warning(
+			"group %s: its names have more addresses than the %d that a group may have, %u are not used",
+			m->pool->group, POOL_MEMBERS_MAX, m->left_out);
+}
+
+/*
+ * All addresses that the wish gives now, with their weights; those of the others become 0. DNS may give more than a
+ * pool can have: those that the configuration gives itself come first, then the first of each name, and so on.
+ */
 static bool place_all(struct pool_main *m)
 {
+	bool more = true;
+
 	list_for_each (node, &m->places)
 		CONTAINER_OF(node, struct place, node)->weight = 0;
+	m->member_count = m->left_out = 0;
 	for (size_t i = 0; i < m->wish->count; i++) {
 		const struct wish_origin *o = &m->wish->origins[i];
-		const struct name_answer *answer = o->name ? o->name->answer : NULL;
 
-		if (o->weight == 0)
-			continue;
-		if (!o->name && !place_add(m, &o->addr, o, o->weight * NAME_ADDRESSES_MAX))
+		if (!o->name && o->weight && !place_add(m, &o->addr, o, o->weight * NAME_ADDRESSES_MAX))
 			return false;
-		/* a name's addresses share its weight */
-		for (unsigned int a = 0; answer && a < answer->count; a++)
+	}
+	for (unsigned int a = 0; more; a++) {
+		more = false;
+		for (size_t i = 0; i < m->wish->count; i++) {
+			const struct wish_origin *o = &m->wish->origins[i];
+			const struct name_answer *answer = o->name && o->weight ? o->name->answer : NULL;
+
+			if (!answer || a >= answer->count)
+				continue;
+			more = true;
+			/* a name's addresses share its weight */
 			if (!place_add(m, &(struct addr){ .ip = answer->ips[a], .port = o->addr.port }, o,
 				    MAX(o->weight * NAME_ADDRESSES_MAX / answer->count, 1u)))
 				return false;
+		}
 	}
+	say_left_out(m);
 	return true;
 }
 
