@@ -422,7 +422,7 @@ LAST_GOOD = "the last good configuration, version 7, is served instead, from --s
 def test_a_start_with_a_broken_document_serves_the_last_good_one_until_a_good_reload(edge, served, state, good, how):
     first = edge(None, "--state", state, config=served.document(version=7))
     first.stop_clean()
-    before = kept(state)
+    before, inode = kept(state), (state / "snapshot.json").stat().st_ino
     path = state / "edge.json"
     damage(how, path, good)
     e = edge(None, "--state", state, "--config", path, prefix=UNPRIVILEGED)
@@ -433,6 +433,7 @@ def test_a_start_with_a_broken_document_serves_the_last_good_one_until_a_good_re
     status = e.status()
     assert (status["version"], status["last_good"], status["source"]) == (7, True, str(path))
     assert kept(state) == before == e.control("config")
+    assert (state / "snapshot.json").stat().st_ino == inode  # what is served from it is not written to it
     says(e.reload())
     assert e.status()["last_good"] is True and served.go_on()
     repair(path, text_of(served.document(version=8)))

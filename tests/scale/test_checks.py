@@ -105,6 +105,9 @@ def test_2000_origins_are_checked_cheaply_and_one_after_the_other(edge, listener
     buckets = collections.Counter(int(t / BUCKET_S) for t in times)
     figure("most probes in 10 ms", max(buckets.values()))
     assert max(buckets.values()) <= BUCKET_SHARE * ALL
+    seconds = collections.Counter(int(t - began) for t in times)
+    figure("probes in each second", sorted(seconds[s] for s in range(int(measured))))
+    assert all(0.5 <= seconds[s] * interval / ALL <= 1.5 for s in range(int(measured)))
     assert e.metric("origin_up") == ALL and e.metric("origin_checks_failed_total") == 0
     assert percent < CPU_PERCENT or sanitized(e)
 
