@@ -46,9 +46,10 @@ class Served:
         with connect(self.port) as tcp, udp_client(self.port) as udp:
             return all(answered(s) for s in [*self.flows, tcp, udp])
 
-    def close(self):
-        for s in [*self.flows, self.tcp, self.udp]:
+    def end(self):
+        for s in self.flows:
             s.close()
+        self.flows = []
 
 
 def answered(s):
@@ -58,23 +59,21 @@ def answered(s):
     return s.recv(100) == b"datagram?"
 
 
-@pytest.fixture
-def served():
+@pytest.fixture(scope="module")
+def stand():
     s = Served()
-    yield s
-    s.close()
+    with s.tcp, s.udp:
+        yield s
+
+
+@pytest.fixture
+def served(stand):
+    yield stand
+    stand.end()
 
 
 def text_of(document):
     return json.dumps({"schema": 1, **document})
-
-
-def canonical(tmp_path, document):
-    """The document as the edge writes it, with its checksum."""
-    directory = tmp_path / "canonical"
-    directory.mkdir()
-    with Edge(directory, None, config=document, workers=1, metrics=False, log=False) as e:
-        return e.control("config")
 
 
 def run_start(path, *args, prefix=()):
@@ -221,9 +220,11 @@ def repair(path, good):
     path.write_text(good)
 
 
-@pytest.fixture
-def good(tmp_path, served):
-    return canonical(tmp_path, served.document())
+@pytest.fixture(scope="module")
+def good(tmp_path_factory, stand):
+    """The document as the edge writes it, with its checksum."""
+    with Edge(tmp_path_factory.mktemp("good"), None, config=stand.document(), workers=1, metrics=False, log=False) as e:
+        return e.control("config")
 
 
 @pytest.mark.parametrize("how", DAMAGES)
