@@ -90,11 +90,16 @@ static int check_ports(const struct check *c)
 	return 0;
 }
 
-/* Two rules with the same ports have the same made id; that is said of the ports. */
-static bool same_ports(const struct rule *a, const struct rule *b)
+/* Two rules with the same ports have the same made id; of them it is said that they have the same ports. */
+static bool same_by_ports(const struct rule *a, const struct rule *b)
 {
-	return a->protocol == b->protocol && a->edge_ports.count == b->edge_ports.count &&
-		memcmp(a->edge_ports.items, b->edge_ports.items, a->edge_ports.count * sizeof(struct port_range)) == 0;
+	char made[RULE_ID_SIZE];
+
+	if (a->edge_ports.count == 0 || a->protocol != b->protocol || a->edge_ports.count != b->edge_ports.count ||
+		memcmp(a->edge_ports.items, b->edge_ports.items, a->edge_ports.count * sizeof(struct port_range)) != 0)
+		return false;
+	rule_make_id(a, made);
+	return strcmp(made, a->id) == 0;
 }
 
 static void id_taken(const struct check *c, size_t index, size_t by)
@@ -125,7 +130,7 @@ static int check_ids(const struct check *c)
 		if (!*id)
 			continue;
 		r = key_map_put(&ids, id, strlen(id), (uint32_t)i, &by);
-		if (r == KEY_MAP_E_EXISTS && !same_ports(rule_at(c, i), rule_at(c, by)))
+		if (r == KEY_MAP_E_EXISTS && !same_by_ports(rule_at(c, i), rule_at(c, by)))
 			id_taken(c, i, by);
 	}
 	key_map_free(&ids);

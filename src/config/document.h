@@ -5,10 +5,13 @@
 #include "config/config.h"
 #include "config/problem.h"
 
+/* Beside the size, three numbers bound the memory that reading takes; a configuration at its limits needs half of each.
+ */
 enum {
 	DOCUMENT_MAX = 64 << 20,	 /* bytes */
 	DOCUMENT_NESTING_MAX = 16,	 /* lists and objects within each other; a configuration needs 6 */
-	DOCUMENT_OBJECTS_MAX = 1 << 18,	 /* lists and objects together; these two bound the memory that reading takes */
+	DOCUMENT_OBJECTS_MAX = 1 << 18,	 /* lists and objects together */
+	DOCUMENT_MEMBERS_MAX = 1 << 20,	 /* over all objects */
 	DOCUMENT_VALUES_MAX = 1 << 22,	 /* as told by the commas, those within texts included */
 	DOCUMENT_CHECKSUM_SIZE = 32 + 1, /* characters, NUL included */
 	DOCUMENT_SCHEMA = 1,

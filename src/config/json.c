@@ -11,7 +11,7 @@
 
 struct scan {
 	const char *text;
-	size_t objects, values;
+	size_t objects, members, values;
 	unsigned int depth;
 	const char *too_deep; /* the first bracket that is */
 };
@@ -35,6 +35,9 @@ static void scan(struct scan *s, size_t length)
 			break;
 		case ',':
 			s->values++;
+			break;
+		case ':':
+			s->members += !in_text;
 			break;
 		case '{':
 		case '[':
@@ -71,9 +74,16 @@ static int check_bounds(const char *text, size_t length, struct problems *proble
 {
 	struct scan s = { .text = text };
 	unsigned int line, column;
+	const char *nul;
 
 	if (length > DOCUMENT_MAX) {
 		problem_add_at(problems, "", "%zu bytes: expected at most %d", length, DOCUMENT_MAX);
+		return DOCUMENT_E_WRONG;
+	}
+	nul = memchr(text, 0, length); /* the JSON library skips it behind a number */
+	if (nul) {
+		place_of(text, nul, &line, &column);
+		problem_add(problems, line, column, "a NUL byte: expected text");
 		return DOCUMENT_E_WRONG;
 	}
 	scan(&s, length);
@@ -86,6 +96,10 @@ static int check_bounds(const char *text, size_t length, struct problems *proble
 	if (s.objects > DOCUMENT_OBJECTS_MAX) {
 		problem_add_at(
 			problems, "", "%zu lists and objects: expected at most %d", s.objects, DOCUMENT_OBJECTS_MAX);
+		return DOCUMENT_E_WRONG;
+	}
+	if (s.members > DOCUMENT_MEMBERS_MAX) {
+		problem_add_at(problems, "", "%zu members: expected at most %d", s.members, DOCUMENT_MEMBERS_MAX);
 		return DOCUMENT_E_WRONG;
 	}
 	if (s.values > DOCUMENT_VALUES_MAX) {

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "config/diff.h"
 #include "flow/rule_state.h"
 #include "io/sock.h"
 
@@ -109,8 +110,8 @@ static void say_difference(const struct config *old, const struct config *new)
 {
 	struct text text = text_growing(DIFF_TEXT_MAX);
 
-	(void)old;
-	(void)new;
+	if (config_diff(old, new, &text))
+		log_warning("out of memory, not all that has changed is said");
 	if (text.bytes)
 		log_lines(log_info_line, text.bytes);
 	text_free(&text);

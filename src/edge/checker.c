@@ -18,6 +18,7 @@ enum {
 
 struct checker {
 	struct loop *loop;
+	struct node_state *node;
 	void (*changed)(void *owner, struct target *target);
 	void *owner;
 	unsigned int under_way;
@@ -74,6 +75,7 @@ static void probe_close(struct target *t)
 	sock_close(t->fd, t->check.type == CHECK_TYPE_TCP);
 	t->fd = -1;
 	c->under_way--;
+	atomic_fetch_sub_explicit(&c->node->fds, 1, memory_order_relaxed);
 	if (!list_empty(&c->waiting)) {
 		struct target *next = CONTAINER_OF(c->waiting.next, struct target, waiting);
 
@@ -154,13 +156,19 @@ static void ready(struct source *source, uint32_t events)
 static int probe_open(struct target *t)
 {
 	bool udp = t->check.type == CHECK_TYPE_UDP;
+	struct node_state *node = t->checker->node;
 	union sockaddr_any sa;
 	socklen_t length = addr_to_sockaddr(&t->addr, &sa);
 	int r;
 
-	t->fd = sock_new(sa.sa.sa_family, udp ? SOCK_DGRAM : SOCK_STREAM);
-	if (t->fd < 0)
+	if (atomic_fetch_add_explicit(&node->fds, 1, memory_order_relaxed) >= node->fd_max)
+		t->fd = -EMFILE;
+	else
+		t->fd = sock_new(sa.sa.sa_family, udp ? SOCK_DGRAM : SOCK_STREAM);
+	if (t->fd < 0) {
+		atomic_fetch_sub_explicit(&node->fds, 1, memory_order_relaxed);
 		return t->fd;
+	}
 	t->checker->under_way++;
 	source_init(&t->source, ready);
 	if (connect(t->fd, &sa.sa, length) < 0 && errno != EINPROGRESS)
@@ -281,14 +289,15 @@ void checker_failed(struct target *t, enum protocol protocol)
 
 /* --- beginning and end --- */
 
-int checker_new(struct loop *loop, void (*changed)(void *owner, struct target *target), void *owner,
-	struct checker **ret_checker)
+int checker_new(struct loop *loop, struct node_state *node, void (*changed)(void *owner, struct target *target),
+	void *owner, struct checker **ret_checker)
 {
 	struct checker *c = calloc(1, sizeof(*c));
 
 	if (!c)
 		return fault(-ENOMEM);
 	c->loop = loop;
+	c->node = node;
 	c->changed = changed;
 	c->owner = owner;
 	list_init(&c->waiting);

@@ -7,13 +7,12 @@
  */
 #pragma once
 
-#include "config/config.h"
-#include "io/loop.h"
+#include "flow/flow.h"
 #include "policy/health.h"
 
 struct checker;
 
-enum { CHECKER_PROBES_MAX = 1024 }; /* under way at one time; a file descriptor each */
+enum { CHECKER_PROBES_MAX = 1024 }; /* under way at one time; a file descriptor each, out of those for flows */
 
 struct target {
 	struct list node;  /* in its bucket */
@@ -35,8 +34,8 @@ struct target {
 };
 
 /** checker_new() - @changed is told when a target went down or came up. Return: 0; -ENOMEM. */
-MUST_CHECK int checker_new(struct loop *loop, void (*changed)(void *owner, struct target *target), void *owner,
-	struct checker **ret_checker);
+MUST_CHECK int checker_new(struct loop *loop, struct node_state *node,
+	void (*changed)(void *owner, struct target *target), void *owner, struct checker **ret_checker);
 
 /** checker_free() - all targets were let go of; NULL is accepted */
 void checker_free(struct checker *c);

@@ -188,7 +188,7 @@ static int prepare(struct edge *e, struct bound_sockets *sockets, struct signals
 	if (r == 0)
 		r = resolver_new(&e->loop, &e->resolver);
 	if (r == 0)
-		r = pools_new(&e->loop, e->resolver, e->options.workers, &e->pools);
+		r = pools_new(&e->loop, &e->node, e->resolver, &e->pools);
 	e->node.main = &e->mailbox;
 	e->node.origin_failed = origin_failed;
 	if (r) {

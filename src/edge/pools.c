@@ -64,8 +64,8 @@ struct pool_main {
 	unsigned int member_count; /* places in the view */
 	unsigned int left_out;	   /* addresses that found no room in it */
 	struct log_limit complaint;
-	bool has_view;
-	bool behind; /* memory was out when it was rebuilt last */
+	bool behind;		/* memory was out when it was rebuilt last */
+	struct pool_view *view; /* a reference; NULL: the workers have none yet */
 };
 
 struct pools {
@@ -381,6 +381,7 @@ static void pool_main_free(struct pool_main *m)
 	wish_free(m->next);
 	list_del(&m->node);
 	list_del(&m->bucket);
+	pool_view_unref(m->view);
 	pool_unref(m->pool);
 	free(m);
 }
@@ -463,7 +464,8 @@ static bool still_resolving(const struct pool_main *m)
 
 static bool make_view(struct pool_main *m)
 {
-	const struct origin_group group = { .settings = m->wish->settings, .check = m->wish->check };
+	const struct origin_group settings = { .settings = m->wish->settings, .check = m->wish->check };
+	const struct origin_group *group = m->pool->group ? &settings : NULL;
 	struct pool_member *members = calloc(MAX(m->place_count, 1u), sizeof(*members));
 	struct pool_view *view = NULL;
 	unsigned int count = 0;
@@ -477,17 +479,20 @@ static bool make_view(struct pool_main *m)
 		if (place->weight)
 			members[count++] = (struct pool_member){ place->endpoint, place->weight };
 	}
-	if (count == 0 && !m->has_view && still_resolving(m)) {
+	if (m->view ? pool_view_same(m->view, group, m->algorithm, members, count) : count == 0 && still_resolving(m)) {
 		free(members);
-		return true; /* flows wait for the first answer */
+		return true; /* nothing new; or flows wait for the first answer */
 	}
-	if (pool_view_new(m->pool->group ? &group : NULL, m->algorithm, members, count, &view) == 0) {
+	if (pool_view_new(group, m->algorithm, members, count, &view) == 0)
 		ok = publish(m->pools, m->pool, view);
-		m->has_view = true;
-	}
-	pool_view_unref(view);
 	free(members);
-	return ok;
+	if (!ok) {
+		pool_view_unref(view);
+		return false;
+	}
+	pool_view_unref(m->view);
+	m->view = view;
+	return true;
 }
 
 /* Everything anew from the wish and the names' answers. @drain: -1 when the configuration has not changed. */
@@ -726,7 +731,7 @@ void pools_each(struct pools *p, void (*each)(const struct origin_status *s, voi
 
 /* --- beginning and end --- */
 
-int pools_new(struct loop *loop, struct resolver *resolver, unsigned int workers, struct pools **ret_pools)
+int pools_new(struct loop *loop, struct node_state *node, struct resolver *resolver, struct pools **ret_pools)
 {
 	struct pools *p = calloc(1, sizeof(*p));
 	int r;
@@ -736,12 +741,12 @@ int pools_new(struct loop *loop, struct resolver *resolver, unsigned int workers
 	pthread_mutex_init(&p->lock, NULL);
 	p->loop = loop;
 	p->resolver = resolver;
-	p->worker_count = workers;
+	p->worker_count = node->workers;
 	list_init(&p->all);
 	for (size_t i = 0; i < BUCKETS; i++)
 		list_init(&p->buckets[i]);
 	timer_init(&p->leave_timer, leave_over);
-	r = checker_new(loop, target_changed, p, &p->checker);
+	r = checker_new(loop, node, target_changed, p, &p->checker);
 	if (r) {
 		pools_free(p);
 		return r;

@@ -12,9 +12,11 @@
 
 struct pools;
 struct worker;
+struct node_state;
 
-/** pools_new() - Return: 0; -ENOMEM. */
-MUST_CHECK int pools_new(struct loop *loop, struct resolver *resolver, unsigned int workers, struct pools **ret_pools);
+/** pools_new() - @node: with the number of workers. Return: 0; -ENOMEM. */
+MUST_CHECK int pools_new(
+	struct loop *loop, struct node_state *node, struct resolver *resolver, struct pools **ret_pools);
 
 /** pools_workers() - the workers that views go to from now on; before, they are put in place directly */
 void pools_workers(struct pools *p, struct worker **workers);

@@ -111,23 +111,20 @@ static bool is_ours(struct plan *p, const struct sock_diag_entry *other)
 	return false;
 }
 
-/* A rule of a document has no line, but a path. */
-static void port_in_use(struct plan *p, const struct rule *rule, size_t entry, const struct sock_diag_entry *other)
+/* A rule names exactly the port that another program has. */
+static void port_taken(struct plan *p, const struct rule *rule, size_t entry, const char *owner)
 {
-	const char *protocol = protocol_name(p->protocol);
-	char owner[SOCK_OWNER_SIZE], path[64];
-	unsigned int port = other->local.port;
+	static const char message[] = "%s port %u is in use by %s, expected a port that no other program listens on";
+	unsigned int port = rule->edge_ports.items[entry].first;
+	char path[64];
 
-	sock_owner(other, owner);
+	if (rule->line) {
+		problem_add(p->problems, rule->line, rule->edge_columns[entry], message, protocol_name(p->protocol),
+			port, owner);
+		return;
+	}
 	snprintf(path, sizeof(path), "rules[%zu].edge_ports[%zu]", (size_t)(rule - p->set->rules), entry);
-	if (rule->line)
-		problem_add(p->problems, rule->line, rule->edge_columns[entry],
-			"%s port %u is in use by %s, expected a port that no other program listens on", protocol, port,
-			owner);
-	else
-		problem_add_at(p->problems, path,
-			"%s port %u: expected a port that no other program listens on (%s does)", protocol, port,
-			owner);
+	problem_add_at(p->problems, path, message, protocol_name(p->protocol), port, owner);
 }
 
 static void other_listener(const struct sock_diag_entry *other, void *arg)
@@ -144,7 +141,8 @@ static void other_listener(const struct sock_diag_entry *other, void *arg)
 	rule = find_entry(p, port, &entry);
 	p->serve->bits[p->protocol][port / 64] &= ~(UINT64_C(1) << (port % 64));
 	if (rule && rule->edge_ports.items[entry].first == rule->edge_ports.items[entry].last) {
-		port_in_use(p, rule, entry, other);
+		sock_owner(other, owner);
+		port_taken(p, rule, entry, owner);
 		return;
 	}
 	if (p->left++ < LEFT_LOG_MAX) {

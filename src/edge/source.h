@@ -5,7 +5,6 @@
  */
 #pragma once
 
-#include "config/config.h"
 #include "config/problem.h"
 #include "edge/options.h"
 

@@ -101,6 +101,32 @@ static bool build_maglev(struct pool_view *v)
 	return ids && weights && v->maglev;
 }
 
+static void set_manner(struct pool_view *v, const struct origin_group *group, enum algorithm algorithm)
+{
+	v->algorithm = algorithm;
+	if (!group)
+		return;
+	v->algorithm = group->settings.algorithm;
+	v->all_down = group->settings.all_down;
+	v->slow_start = group->settings.slow_start_ms * NSEC_PER_MSEC;
+	v->passive_fails = group->check.type == CHECK_TYPE_OFF ? 0 : group->settings.passive_fails;
+}
+
+bool pool_view_same(const struct pool_view *v, const struct origin_group *group, enum algorithm algorithm,
+	const struct pool_member *members, unsigned int count)
+{
+	struct pool_view other = { 0 };
+
+	set_manner(&other, group, algorithm);
+	if (v->count != count || v->algorithm != other.algorithm || v->all_down != other.all_down ||
+		v->slow_start != other.slow_start || v->passive_fails != other.passive_fails)
+		return false;
+	for (unsigned int i = 0; i < count; i++)
+		if (v->members[i].endpoint != members[i].endpoint || v->members[i].weight != members[i].weight)
+			return false;
+	return true;
+}
+
 int pool_view_new(const struct origin_group *group, enum algorithm algorithm, const struct pool_member *members,
 	unsigned int count, struct pool_view **ret_view)
 {
@@ -109,13 +135,7 @@ int pool_view_new(const struct origin_group *group, enum algorithm algorithm, co
 	if (!v)
 		return fault(-ENOMEM);
 	atomic_init(&v->refs, 1);
-	v->algorithm = algorithm;
-	if (group) {
-		v->algorithm = group->settings.algorithm;
-		v->all_down = group->settings.all_down;
-		v->slow_start = group->settings.slow_start_ms * NSEC_PER_MSEC;
-		v->passive_fails = group->check.type == CHECK_TYPE_OFF ? 0 : group->settings.passive_fails;
-	}
+	set_manner(v, group, algorithm);
 	for (v->count = 0; v->count < count; v->count++)
 		v->members[v->count] = (struct pool_member){
 			.endpoint = endpoint_ref(members[v->count].endpoint),
@@ -163,6 +183,18 @@ int pool_news_init(struct pool_news *n, struct pool *pool, struct pool_view *vie
 	return 0;
 }
 
+/* Each worker begins the round somewhere else, or the first flows would all go to the heaviest member. */
+static void begin_turns(struct pool_slot *slot, unsigned int worker)
+{
+	unsigned int index;
+
+	for (unsigned int i = 0; i < slot->view->count; i++)
+		slot->weights[i] = slot->view->members[i].weight;
+	for (unsigned int i = 0; i < worker; i++)
+		if (balance_round_robin(slot->turns, slot->weights, slot->view->count, &index) != BALANCE_OK)
+			return;
+}
+
 void pool_take_news(struct pool_news *n, unsigned int worker)
 {
 	struct pool_slot *slot = &n->pool->slots[worker];
@@ -173,6 +205,7 @@ void pool_take_news(struct pool_news *n, unsigned int worker)
 	slot->view = n->view;
 	slot->turns = n->turns;
 	slot->weights = n->weights;
+	begin_turns(slot, worker);
 	while (!list_empty(&slot->waiting))
 		tcp_flow_wake(slot->waiting.next);
 	pool_unref(n->pool);

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness import TcpOrigin, connect, free_ports, recv_exactly
+from harness import TcpOrigin, connect, free_ports, own_network, recv_exactly
 
 ENTRIES = 1_000_000
 RULES = 500  # that name the list
@@ -49,6 +49,7 @@ def let_in(port, source):
 
 
 @pytest.mark.slow
+@own_network()
 def test_a_list_of_a_million_prefixes_is_served_and_not_built_anew_when_it_stays(edge, figure):
     first = free_ports(RULES)
     with TcpOrigin() as origin:
