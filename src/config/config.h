@@ -51,6 +51,7 @@ struct ip_list {
 	const char *name;
 	const struct prefix *items; /* in the order given */
 	size_t count;
+	uint64_t hash; /* of the items: ip_list_finish() */
 };
 
 /* Who may use a proxy or a rule. With neither list: everybody. */
@@ -129,6 +130,9 @@ struct limits_profile {
 
 /** limits_profile_find() - "open", "edgeone" or "esa"; NULL for any other name */
 const struct limits_profile *limits_profile_find(const char *name);
+
+/** ip_list_finish() - all items are there: note their hash, which many rules ask for */
+void ip_list_finish(struct ip_list *list);
 
 /** config_free() - an all-zero configuration is accepted, and is left behind */
 void config_free(struct config *config);

@@ -348,6 +348,7 @@ static int read_first(struct edge *e, struct config *ret_config, struct text *ou
 		log_warning("the last good configuration, version %llu, is served instead, from --state %s",
 			(unsigned long long)ret_config->version, e->options.state_path);
 		text_free(out);
+		*out = text_growing(ERRORS_TEXT_MAX); /* what is wrong from now on */
 		e->from_state = true;
 	} else {
 		text_str(out, why_not.bytes ? why_not.bytes : "out of memory\n");
@@ -368,7 +369,7 @@ int apply_first(struct edge *e, struct bound_sockets *ret_sockets, struct text *
 	if (r)
 		return r;
 	r = port_plan(&set, &e->options, &e->held, &e->serve_next, &problems);
-	source_problems(&e->options, &problems, out);
+	source_problems(&e->options, e->from_state, &problems, out);
 	problems_free(&problems);
 	if (r == 0)
 		r = make_snapshot(e, &set, &snapshot);
@@ -478,7 +479,7 @@ static int prepare(struct edge *e, struct text *out, struct snapshot **ret_snaps
 	if (r)
 		return r;
 	r = port_plan(&set, &e->options, &e->held, &serve, &problems);
-	source_problems(&e->options, &problems, out);
+	source_problems(&e->options, false, &problems, out);
 	problems_free(&problems);
 	if (r == 0 && !e->steer)
 		r = bind_new_ports(e, &serve, sockets, out);
