@@ -404,6 +404,15 @@ def test_tcp_bytes_are_counted_once(tcp_fastpath):
         assert (told, counted, seen) == (1 | 32, 18, 1019)
 
 
+def test_tcp_fin_that_comes_after_an_ack_from_behind_it_is_no_byte(tcp_fastpath):
+    arrives, leaves = V4
+    with tcp_fastpath.flow(arrives, leaves, seen=1000):
+        tcp_fastpath.run(segment(arrives, bytes(10), seq=1000), skb())
+        tcp_fastpath.run(segment(arrives, seq=1011), skb())  # its FIN at 1010 was lost on the way here
+        tcp_fastpath.run(segment(arrives, b"", FIN | ACK, seq=1010), skb())
+        assert tcp_fastpath.state() == (1 | 32, 10, 1011)
+
+
 @pytest.mark.parametrize("seq, ends", [(1000, True), (950, True), (5000, True), (100, False), (1000 + 2**31, False)])
 def test_tcp_reset_ends_a_flow_only_inside_the_window(tcp_fastpath, seq, ends):
     arrives, leaves = V4

@@ -949,7 +949,7 @@ def test_carried_tcp_flows_are_intact_over_bad_wires(net, wires, way, loss):
         assert failed == []
     done = e.wait_flows(len(pairs), timeout=60)
     assert [f["end"] for f in done] == ["done"] * len(pairs)
-    assert all(f["bytes_in"] == f["bytes_out"] > 400_000 for f in done)
+    assert [(f["bytes_in"], f["bytes_out"]) for f in done if not f["bytes_in"] == f["bytes_out"] > 400_000] == []
     for wire in laid:
         wire.stop()
 

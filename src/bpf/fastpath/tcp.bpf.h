@@ -210,7 +210,8 @@ static __always_inline __u32 note(struct fast_tcp_session *s, __u32 direction, c
 		news = t->end - way->seen;
 		way->seen = t->end;
 		news -= news != 0; /* the FIN has a number of its own */
-	} else if (after(t->end, way->seen) && !after(t->end, way->limit + 65536)) {
+	} else if (t->end != t->seq && after(t->end, way->seen) && !after(t->end, way->limit + 65536)) {
+		/* a bare ACK may come from behind a FIN that was lost on the way here, so it says nothing */
 		news = t->end - way->seen;
 		way->seen = t->end;
 	}
