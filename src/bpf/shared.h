@@ -64,3 +64,30 @@ struct fast_counters {
 	__u64 seen[2];	  /* packets while observing */
 };
 _Static_assert(sizeof(struct fast_counters) == 64, "no padding");
+
+/* --- toa_send: the client's address in a TCP option --- */
+
+enum {
+	TOA_V4 = 8, /* bytes of the option */
+	TOA_V6 = 20,
+	TOA_SYNS = 2, /* so many SYNs carry it, then one goes without */
+	/* the socket option that hands it over; the kernel has none of this number */
+	TOA_SOCKET_LEVEL = 6, /* IPPROTO_TCP */
+	TOA_SOCKET_OPTION = 0x746f61,
+};
+
+struct toa_address {
+	__u8 option[TOA_V6]; /* as it goes on the wire */
+	__u8 length;	     /* TOA_V4 or TOA_V6 */
+	__u8 in_syn;
+	__u8 syns; /* the program's: SYNs sent with it, and one more when one went without */
+	__u8 zero;
+};
+_Static_assert(sizeof(struct toa_address) == 24, "no padding");
+
+/* Written by the program alone. */
+struct toa_counts {
+	__u64 no_room;	   /* segments whose header was full */
+	__u64 syn_without; /* connections whose SYN had to go without */
+};
+_Static_assert(sizeof(struct toa_counts) == 16, "no padding");

@@ -2,11 +2,14 @@
 /*
  * Choosing an origin and connecting to it. An attempt that is refused, times out or finds no route is followed by one
  * to another origin of the pool, up to connect_tries; until then not a byte of the client has been read, so nothing
- * can be lost or sent twice. A client that goes away meanwhile ends the flow.
+ * can be lost or sent twice. A client that goes away meanwhile ends the flow. With pass mode toa each attempt's socket
+ * is given the client's address first, since the connection carries it from its first segment on.
  */
 #include "base/error.h"
+#include "bpf/toa_send/toa_send.h"
 #include "flow/tcp_flow.h"
 #include "io/sock.h"
+#include "wire/toa.h"
 
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -94,6 +97,32 @@ static enum step attempt_errno(struct tcp_flow *f, int error)
 	}
 }
 
+/* False when the rule insists on the option and it can't be had. */
+static bool give_toa(struct tcp_flow *f)
+{
+	const struct rule_settings *settings = settings_of(f);
+	uint32_t kind = ip_is_v4(&f->flow.client.ip) ? settings->toa_kind_v4 : settings->toa_kind_v6;
+	uint8_t option[TOA_OPTION_MAX];
+	size_t length;
+
+	f->toa = false;
+	if (f->flow.rule->rule->pass != PASS_TOA)
+		return true;
+	if (f->flow.env->node->toa) {
+		length = toa_encode((uint8_t)kind, &f->flow.client, option);
+		f->toa = toa_send_hand_over(f->side[SIDE_ORIGIN].fd, option, length, settings->toa_in_syn) == 0;
+		if (!f->toa)
+			env_count(f->flow.env, COUNTER_TOA_HAND_OVER_FAULTS);
+	}
+	return f->toa || !settings->toa_required;
+}
+
+static void count_toa(struct tcp_flow *f)
+{
+	if (f->flow.rule->rule->pass == PASS_TOA)
+		env_count(f->flow.env, f->toa ? COUNTER_TOA_CONNECTIONS : COUNTER_TOA_WITHOUT);
+}
+
 static enum step connect_begin(struct tcp_flow *f)
 {
 	struct tcp_side *origin = &f->side[SIDE_ORIGIN];
@@ -112,6 +141,8 @@ static enum step connect_begin(struct tcp_flow *f)
 	r = sock_set(origin->fd, SOL_SOCKET, SO_OOBINLINE, 1);
 	if (r)
 		return attempt_errno(f, -r);
+	if (!give_toa(f))
+		return tcp_end(f, END_TOA_FAILED, END_SIDE_FIRST);
 	f->connect_start = clock_now();
 	if (connect(origin->fd, &sa.sa, length) < 0 && errno != EINPROGRESS)
 		return attempt_errno(f, errno);
@@ -140,6 +171,7 @@ enum step tcp_connect(struct tcp_flow *f)
 	f->flow.connect_us = (uint32_t)((clock_now() - f->connect_start) / NSEC_PER_USEC);
 	f->flow.connected = true;
 	pool_worked(f->flow.endpoint);
+	count_toa(f);
 	rule_stats_connected(flow_stats(&f->flow), f->flow.connect_us);
 	return STEP_NEXT;
 }

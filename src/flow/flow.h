@@ -29,6 +29,7 @@ struct node_state {
 	void (*origin_failed)(struct mail *mail, void *to); /* deliver of a struct mail_failed */
 	uint64_t hash_key;
 	unsigned int workers;
+	bool toa;	 /* connections to origins can carry the TCP option of pass mode toa */
 	uint32_t fd_max; /* file descriptors that flows may use, all workers together */
 	_Alignas(64) _Atomic uint32_t fds;
 	_Atomic uint32_t flows;

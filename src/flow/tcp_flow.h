@@ -58,6 +58,7 @@ struct tcp_flow {
 	uint8_t first_eof;    /* enum side_id: who closed first; SIDE_N: nobody yet */
 	uint8_t tries;	      /* connection attempts made */
 	uint8_t last_failure; /* enum end_reason: of the last attempt */
+	bool toa;	      /* the connection to the origin was given the TCP option of pass mode toa */
 	bool keepalive_set;
 	bool timed_out; /* the timer has fired and the stage has not looked yet */
 };
