@@ -127,7 +127,7 @@ def test_the_kind_is_a_setting_of_each_family(edge, capture, address, kind):
 
 @pytest.mark.parametrize("header, option", [
     (b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 80\r\n", toa("203.0.113.9", 4711)),
-    (b"PROXY TCP6 2001:db8::9 2001:db8::1 4711 80\r\n", toa("2001:db8::9", 4711))])
+    (b"PROXY TCP6 2001:db8::9 2001:db8::1 4711 80\r\n", toa("2001:db8::9", 4711))], ids=["v4", "v6"])
 def test_behind_a_balancer_the_client_of_its_header_is_passed(edge, capture, header, option):
     port = free_port()
     with TcpOrigin() as origin:
@@ -169,8 +169,10 @@ def test_a_hundred_connections_at_once_carry_each_its_own(edge, capture):
         clients = [open_ones.enter_context(connect(port)) for _ in range(100)]
         for i, client in enumerate(clients):
             say(client, b"%03d" % i)
-        named = {s.payload: s.options[200] for s in capture.segments(origin.port) if s.payload and 200 in s.options}
-        assert named == {b"%03d" % i: toa(*c.getsockname()) for i, c in enumerate(clients)}
+        def named():
+            return {s.payload: s.options[200] for s in capture.segments(origin.port) if s.payload and 200 in s.options}
+        wait_until(lambda: len(named()) == 100, what="a hundred segments")
+        assert named() == {b"%03d" % i: toa(*c.getsockname()) for i, c in enumerate(clients)}
 
 
 # --- whose sockets ---
@@ -185,6 +187,7 @@ def test_other_sockets_carry_nothing(edge, capture):
         with connect(port + 1) as client, connect(origin.port) as other:
             say(client, b"a rule with pass mode off")
             say(other, b"another program")
+        wait_until(lambda: len([s for s in capture.segments(origin.port) if s.flags & FIN]) >= 3, what="all to end")
         found = capture.segments(origin.port)
     carriers = {s.source for s in found if kinds(s)}
     assert len(carriers) == 1
@@ -353,4 +356,6 @@ def test_a_reload_may_bring_the_first_rule_with_toa(edge, capture):
         with connect(port) as client:
             option = toa(*client.getsockname())
             say(client)
-            assert [s.options[200] for s in capture.segments(origin.port) if kinds(s)] == [option] * 3
+        first, = {s.source for s in capture.segments(origin.port) if not kinds(s) and s.is_syn}
+        wait_until(lambda: any(s.flags & FIN and s.source != first for s in capture.segments(origin.port)), what="the end")
+        assert [s.options[200] for s in capture.segments(origin.port) if kinds(s)] == [option] * 3
