@@ -67,7 +67,7 @@ def test_the_option_is_on_every_segment_until_the_origin_has_answered(edge, capt
     assert data.payload == b"hello" and data.options[200] == option
     assert rest and all(not kinds(s) for s in rest) and any(s.payload for s in rest)
     assert [s.header_length for s in (syn, ack)] == [40 + len(option), 32 + len(option)]
-    assert e.status()["toa"] == "on" and e.metric("toa") == 1
+    assert e.status()["toa"] == "on" and e.metric("toa_bpf") == 1
     assert e.metric("toa_connections_total") == 1
     assert all(e.metric(n) == 0 for n in ("toa_without_total", "toa_hand_over_faults_total", "toa_no_room_total",
                                           "toa_syn_without_total"))
@@ -334,7 +334,7 @@ def test_where_it_is_refused_rules_are_refused_or_go_without_as_they_say(edge, c
         assert message in e.stderr() and not os.path.isdir(f"{cgroups.own()}/tidegate-edge-{e.pid}")
         e.process.returncode = 0  # as meant
         e = edge(rule, prefix=prefix)
-        assert e.status()["toa"] == f"off: {why}" and e.metric("toa") == 0
+        assert e.status()["toa"] == f"off: {why}" and e.metric("toa_bpf") == 0
         assert f"warning: pass mode toa: {why}; with toa_required=off, 1 rules pass no client address" in e.stderr()
         answer = e.reload("# a line\n" + rule + insists)
         assert answer.startswith("error") and f":3:{column}: pass mode \"toa\" cannot be sent here" in answer
