@@ -50,6 +50,7 @@ struct tcp_flow {
 	struct grave grave;
 	struct list waiting;		       /* in pool_slot.waiting while the origin's name has no answer */
 	uint32_t tried[CONNECT_TRIES_MAX - 1]; /* origins that failed, by struct endpoint.id; as many as tries */
+	bool toa;			       /* the connection to the origin was given the option of pass mode toa */
 	nsec_t last_activity;
 	nsec_t connect_start;
 	uint8_t stage;	      /* enum tcp_stage */
@@ -58,7 +59,6 @@ struct tcp_flow {
 	uint8_t first_eof;    /* enum side_id: who closed first; SIDE_N: nobody yet */
 	uint8_t tries;	      /* connection attempts made */
 	uint8_t last_failure; /* enum end_reason: of the last attempt */
-	bool toa;	      /* the connection to the origin was given the TCP option of pass mode toa */
 	bool keepalive_set;
 	bool timed_out; /* the timer has fired and the stage has not looked yet */
 };
