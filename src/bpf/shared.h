@@ -71,9 +71,8 @@ enum {
 	TOA_V4 = 8, /* bytes of the option */
 	TOA_V6 = 20,
 	TOA_SYNS = 2, /* so many SYNs carry it, then one goes without */
-	/* the socket option that hands it over; the kernel has none of this number */
-	TOA_SOCKET_LEVEL = 6, /* IPPROTO_TCP */
-	TOA_SOCKET_OPTION = 0x746f61,
+	TOA_SLOTS = 1024,
+	TOA_PROBES = 4, /* slots that a socket's address may stand in: from its cookie on, modulo TOA_SLOTS */
 };
 
 struct toa_address {
@@ -84,6 +83,14 @@ struct toa_address {
 	__u8 zero;
 };
 _Static_assert(sizeof(struct toa_address) == 24, "no padding");
+
+/* Where an address stands while it is handed over: around connect(), in which the program takes it. */
+struct toa_slot {
+	__u64 cookie; /* of the socket; 0: free */
+	__u64 taken;  /* by the program: 1 */
+	struct toa_address address;
+};
+_Static_assert(sizeof(struct toa_slot) == 40, "no padding");
 
 /* Written by the program alone. */
 struct toa_counts {

@@ -373,7 +373,7 @@ static void open_toa(struct edge *e, const struct config *set)
 		text_str(&state, "on");
 	else
 		text_printf(&state, "off: %s", why_bytes);
-	e->node.toa = e->toa != NULL;
+	e->node.toa = e->toa;
 }
 
 static const char *toa_why_not(const struct edge *e)

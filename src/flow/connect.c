@@ -97,24 +97,27 @@ static enum step attempt_errno(struct tcp_flow *f, int error)
 	}
 }
 
-/* False when the rule insists on the option and it can't be had. */
-static bool give_toa(struct tcp_flow *f)
+/* With pass mode toa: lays the client's address out, to be taken by the kernel during connect(). NULL: it can't be. */
+static struct toa_slot *give_toa(struct tcp_flow *f)
 {
 	const struct rule_settings *settings = settings_of(f);
 	uint32_t kind = ip_is_v4(&f->flow.client.ip) ? settings->toa_kind_v4 : settings->toa_kind_v6;
+	struct toa_send *toa = f->flow.env->node->toa;
 	uint8_t option[TOA_OPTION_MAX];
-	size_t length;
+	size_t length = toa_encode((uint8_t)kind, &f->flow.client, option);
+	struct toa_slot *slot;
 
-	f->toa = false;
-	if (f->flow.rule->rule->pass != PASS_TOA)
-		return true;
-	if (f->flow.env->node->toa) {
-		length = toa_encode((uint8_t)kind, &f->flow.client, option);
-		f->toa = toa_send_hand_over(f->side[SIDE_ORIGIN].fd, option, length, settings->toa_in_syn) == 0;
-		if (!f->toa)
-			env_count(f->flow.env, COUNTER_TOA_HAND_OVER_FAULTS);
-	}
-	return f->toa || !settings->toa_required;
+	if (!toa || toa_send_give(toa, f->side[SIDE_ORIGIN].fd, option, length, settings->toa_in_syn, &slot))
+		return NULL;
+	return slot;
+}
+
+/* The connection has not got it. Return: whether the rule insists on it. */
+static bool toa_failed(struct tcp_flow *f)
+{
+	if (f->flow.env->node->toa)
+		env_count(f->flow.env, COUNTER_TOA_HAND_OVER_FAULTS);
+	return settings_of(f)->toa_required;
 }
 
 static void count_toa(struct tcp_flow *f)
@@ -126,6 +129,7 @@ static void count_toa(struct tcp_flow *f)
 static enum step connect_begin(struct tcp_flow *f)
 {
 	struct tcp_side *origin = &f->side[SIDE_ORIGIN];
+	struct toa_slot *slot = NULL;
 	union sockaddr_any sa;
 	socklen_t length = addr_to_sockaddr(&f->flow.origin, &sa);
 	int r;
@@ -141,11 +145,20 @@ static enum step connect_begin(struct tcp_flow *f)
 	r = sock_set(origin->fd, SOL_SOCKET, SO_OOBINLINE, 1);
 	if (r)
 		return attempt_errno(f, -r);
-	if (!give_toa(f))
-		return tcp_end(f, END_TOA_FAILED, END_SIDE_FIRST);
+	f->toa = false;
+	if (f->flow.rule->rule->pass == PASS_TOA) {
+		slot = give_toa(f);
+		if (!slot && toa_failed(f))
+			return tcp_end(f, END_TOA_FAILED, END_SIDE_FIRST);
+	}
 	f->connect_start = clock_now();
-	if (connect(origin->fd, &sa.sa, length) < 0 && errno != EINPROGRESS)
-		return attempt_errno(f, errno);
+	r = connect(origin->fd, &sa.sa, length) < 0 && errno != EINPROGRESS ? -errno : 0;
+	if (slot)
+		f->toa = toa_send_taken(slot);
+	if (r)
+		return attempt_errno(f, -r);
+	if (slot && !f->toa && toa_failed(f))
+		return tcp_end(f, END_TOA_FAILED, END_SIDE_FIRST);
 	r = side_watch(f, SIDE_ORIGIN, origin->fd);
 	if (r)
 		return attempt_errno(f, -r);

@@ -2,11 +2,12 @@
 /*
  * toa_send: puts a TCP option that names the client (TOA) on the edge's connections to origins.
  *
- * User space hands the finished option over by a socket option of our own, before connect(); it stays with the socket
- * until that is closed. The option goes on the SYN if it is asked for there, and on every segment from the ACK that
- * completes the handshake until the origin has acknowledged data or sent some: by then it has looked at a segment with
- * it, whichever were lost. A SYN that was sent twice in vain is sent without, since some firewalls drop what they don't
- * know. Sockets that were handed nothing are asked about once, at connect().
+ * User space puts the finished option into a slot that is found by the socket's cookie, and calls connect(). There the
+ * program takes it and keeps it with the socket until that is closed. The option goes on the SYN if it is asked for
+ * there, and on every segment from the ACK that completes the handshake until the origin has acknowledged data or sent
+ * some: by then it has looked at a segment with it, whichever were lost. A SYN that was sent twice in vain is sent
+ * without, since some firewalls drop what they don't know. Sockets that were handed nothing are asked about once, at
+ * connect().
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -22,6 +23,15 @@ struct {
 	__type(key, int);
 	__type(value, struct toa_address);
 } addresses SEC(".maps");
+
+/* Addresses on their way to the program; user space writes them through the map's memory. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, TOA_SLOTS);
+	__type(key, __u32);
+	__type(value, struct toa_slot);
+} slots SEC(".maps");
 
 /* One struct toa_counts; user space reads it through its memory. */
 struct {
@@ -57,24 +67,28 @@ static void count_syn_without(void)
 
 /* --- the hand-over --- */
 
-SEC("cgroup/setsockopt")
-int toa_hand_over(struct bpf_sockopt *ctx)
+/* In connect(), before the SYN is made. */
+static void take(struct bpf_sock_ops *ctx, struct bpf_sock *socket)
 {
-	struct toa_address *given = ctx->optval, *kept;
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	struct toa_address *kept;
 
-	if (ctx->level != TOA_SOCKET_LEVEL || ctx->optname != TOA_SOCKET_OPTION) {
-		if (ctx->optlen > 4096)
-			ctx->optlen = 0; /* more than we are shown: the kernel takes it as it is */
-		return 1;
+	for (__u32 i = 0; i < TOA_PROBES; i++) {
+		__u32 index = (cookie + i) % TOA_SLOTS;
+		struct toa_slot *slot = bpf_map_lookup_elem(&slots, &index);
+
+		if (!slot || slot->cookie != cookie)
+			continue;
+		kept = bpf_sk_storage_get(&addresses, socket, 0, BPF_SK_STORAGE_GET_F_CREATE);
+		if (!kept)
+			return;
+		*kept = slot->address;
+		if (kept->length != TOA_V4)
+			kept->length = TOA_V6;
+		if (!bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG))
+			slot->taken = 1;
+		return;
 	}
-	if ((void *)(given + 1) > ctx->optval_end || !ctx->sk || (given->length != TOA_V4 && given->length != TOA_V6))
-		return 0;
-	kept = bpf_sk_storage_get(&addresses, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!kept)
-		return 0;
-	*kept = *given;
-	ctx->optlen = -1; /* done: the kernel itself knows no such option */
-	return 1;
 }
 
 /* --- sending --- */
@@ -127,16 +141,16 @@ int toa_send(struct bpf_sock_ops *ctx)
 	__u32 op = ctx->op;
 	struct toa_address *a;
 
-	if (!socket ||
-		(op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_HDR_OPT_LEN_CB &&
-			op != BPF_SOCK_OPS_WRITE_HDR_OPT_CB))
+	if (!socket)
+		return 1;
+	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+		take(ctx, socket);
+	if (op != BPF_SOCK_OPS_HDR_OPT_LEN_CB && op != BPF_SOCK_OPS_WRITE_HDR_OPT_CB)
 		return 1;
 	a = bpf_sk_storage_get(&addresses, socket, 0, 0);
 	if (!a)
 		return 1;
-	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB)
-		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
-	else if (op == BPF_SOCK_OPS_HDR_OPT_LEN_CB)
+	if (op == BPF_SOCK_OPS_HDR_OPT_LEN_CB)
 		reserve(ctx, a);
 	else
 		write(ctx, a);

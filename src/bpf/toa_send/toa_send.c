@@ -7,8 +7,6 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
-#include <netinet/in.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -19,29 +17,30 @@
 #include "toa_send.skel.h"
 #pragma GCC diagnostic pop
 
-_Static_assert((int)TOA_SOCKET_LEVEL == IPPROTO_TCP, "the level that TCP sockets are asked at");
-
 struct toa_send {
 	struct own_cgroup cgroup;
 	struct toa_send_bpf *skeleton;
-	struct bpf_link *send, *hand_over;
-	const struct toa_counts *counts; /* the program's map */
+	struct bpf_link *link;
+	struct toa_slot *slots; /* the program's maps */
+	const struct toa_counts *counts;
 };
 
-static int map_counts(struct toa_send *toa)
-{
-	void *at = mmap(NULL, sizeof(*toa->counts), PROT_READ, MAP_SHARED, bpf_map__fd(toa->skeleton->maps.counts), 0);
+enum { SLOTS_BYTES = TOA_SLOTS * sizeof(struct toa_slot) };
 
-	if (at == MAP_FAILED)
+static int map_memory(struct toa_send *toa)
+{
+	void *slots =
+		mmap(NULL, SLOTS_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(toa->skeleton->maps.slots), 0);
+	void *counts;
+
+	if (slots == MAP_FAILED)
 		return fault(-errno);
-	toa->counts = at;
+	toa->slots = slots;
+	counts = mmap(NULL, sizeof(*toa->counts), PROT_READ, MAP_SHARED, bpf_map__fd(toa->skeleton->maps.counts), 0);
+	if (counts == MAP_FAILED)
+		return fault(-errno);
+	toa->counts = counts;
 	return 0;
-}
-
-static int attach(struct bpf_program *program, int cgroup_fd, struct bpf_link **ret_link)
-{
-	*ret_link = bpf_program__attach_cgroup(program, cgroup_fd);
-	return *ret_link ? 0 : fault(-errno);
 }
 
 int toa_send_open(struct text *ret_why, struct toa_send **ret_toa)
@@ -60,8 +59,8 @@ int toa_send_open(struct text *ret_why, struct toa_send **ret_toa)
 	r = toa_send_bpf__load(toa->skeleton);
 	if (r)
 		goto failed;
-	doing = "mapping the toa_send program's counters";
-	r = map_counts(toa);
+	doing = "mapping the toa_send program's memory";
+	r = map_memory(toa);
 	if (r)
 		goto failed;
 	doing = NULL;
@@ -69,11 +68,11 @@ int toa_send_open(struct text *ret_why, struct toa_send **ret_toa)
 	if (r)
 		goto failed;
 	doing = "attaching the toa_send program to the cgroup";
-	r = attach(toa->skeleton->progs.toa_hand_over, toa->cgroup.fd, &toa->hand_over);
-	if (r == 0)
-		r = attach(toa->skeleton->progs.toa_send, toa->cgroup.fd, &toa->send);
-	if (r)
+	toa->link = bpf_program__attach_cgroup(toa->skeleton->progs.toa_send, toa->cgroup.fd);
+	if (!toa->link) {
+		r = fault(-errno);
 		goto failed;
+	}
 	*ret_toa = toa;
 	return 0;
 failed:
@@ -87,22 +86,55 @@ void toa_send_close(struct toa_send *toa)
 {
 	if (!toa)
 		return;
-	bpf_link__destroy(toa->send);
-	bpf_link__destroy(toa->hand_over);
+	bpf_link__destroy(toa->link);
 	own_cgroup_leave(&toa->cgroup);
+	if (toa->slots)
+		munmap(toa->slots, SLOTS_BYTES);
 	if (toa->counts)
 		munmap((void *)(uintptr_t)toa->counts, sizeof(*toa->counts));
 	toa_send_bpf__destroy(toa->skeleton);
 	free(toa);
 }
 
-int toa_send_hand_over(int fd, const uint8_t *option, size_t length, bool in_syn)
+/* Two sockets seldom want the same slot: only while both are in connect(), and then there are others. */
+static struct toa_slot *claim(struct toa_slot *slots, uint64_t cookie)
 {
-	struct toa_address a = { .length = (uint8_t)length, .in_syn = in_syn };
+	for (uint64_t i = 0; i < TOA_PROBES; i++) {
+		struct toa_slot *slot = &slots[(cookie + i) % TOA_SLOTS];
+		__u64 nobody = 0;
 
-	ASSERT(length <= sizeof(a.option));
-	memcpy(a.option, option, length);
-	return setsockopt(fd, TOA_SOCKET_LEVEL, TOA_SOCKET_OPTION, &a, sizeof(a)) < 0 ? -errno : 0;
+		if (__atomic_compare_exchange_n(
+			    &slot->cookie, &nobody, cookie, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+			return slot;
+	}
+	return NULL;
+}
+
+int toa_send_give(
+	struct toa_send *toa, int fd, const uint8_t *option, size_t length, bool in_syn, struct toa_slot **ret_slot)
+{
+	struct toa_slot *slot;
+	uint64_t cookie;
+
+	ASSERT(length <= sizeof(slot->address.option));
+	if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &(socklen_t){ sizeof(cookie) }) < 0)
+		return -errno;
+	slot = claim(toa->slots, cookie);
+	if (!slot)
+		return -EBUSY;
+	slot->taken = 0;
+	slot->address = (struct toa_address){ .length = (uint8_t)length, .in_syn = in_syn };
+	memcpy(slot->address.option, option, length);
+	*ret_slot = slot;
+	return 0;
+}
+
+bool toa_send_taken(struct toa_slot *slot)
+{
+	bool taken = __atomic_load_n(&slot->taken, __ATOMIC_RELAXED);
+
+	__atomic_store_n(&slot->cookie, 0, __ATOMIC_RELEASE);
+	return taken;
 }
 
 struct toa_counts toa_send_counts(const struct toa_send *toa)

@@ -25,14 +25,19 @@ MUST_CHECK int toa_send_open(struct text *ret_why, struct toa_send **ret_toa);
 void toa_send_close(struct toa_send *toa);
 
 /**
- * toa_send_hand_over() - have a TCP socket's segments carry an option; from any thread, before connect()
- * @option: kind, length and what follows, as it goes on the wire
- * @length: TOA_V4 or TOA_V6
- * @in_syn: on the SYN too
+ * toa_send_give() - lay an option out for a TCP socket's connect(); from any thread
+ * @option:   kind, length and what follows, as it goes on the wire
+ * @length:   TOA_V4 or TOA_V6
+ * @in_syn:   on the SYN too
+ * @ret_slot: to be given to toa_send_taken() right after connect(), come what may
  *
- * Return: 0; -errno (-ENOPROTOOPT when the program is not there, -EPERM when it had no memory).
+ * Return: 0; -errno (-EBUSY: there was no place for it).
  */
-MUST_CHECK int toa_send_hand_over(int fd, const uint8_t *option, size_t length, bool in_syn);
+MUST_CHECK int toa_send_give(
+	struct toa_send *toa, int fd, const uint8_t *option, size_t length, bool in_syn, struct toa_slot **ret_slot);
+
+/** toa_send_taken() - clear the place. Return: whether the program has taken the option for the socket. */
+bool toa_send_taken(struct toa_slot *slot);
 
 /** toa_send_counts() - what the program has counted; zero for NULL. From any thread. */
 struct toa_counts toa_send_counts(const struct toa_send *toa);
