@@ -165,3 +165,37 @@ struct fast_tcp_flip {
 	__u32 padding;
 };
 _Static_assert(sizeof(struct fast_tcp_flip) == 128, "no padding");
+
+/* --- toa_send: the client's address in a TCP option --- */
+
+enum {
+	TOA_V4 = 8, /* bytes of the option */
+	TOA_V6 = 20,
+	TOA_SYNS = 2, /* so many SYNs carry it, then one goes without */
+	TOA_SLOTS = 1024,
+	TOA_PROBES = 4, /* slots that a socket's address may stand in: from its cookie on, modulo TOA_SLOTS */
+};
+
+struct toa_address {
+	__u8 option[TOA_V6]; /* as it goes on the wire */
+	__u8 length;	     /* TOA_V4 or TOA_V6 */
+	__u8 in_syn;
+	__u8 syns; /* the program's: SYNs sent with it, and one more when one went without */
+	__u8 zero;
+};
+_Static_assert(sizeof(struct toa_address) == 24, "no padding");
+
+/* Where an address stands while it is handed over: around connect(), in which the program takes it. */
+struct toa_slot {
+	__u64 cookie; /* of the socket; 0: free */
+	__u64 taken;  /* by the program: 1 */
+	struct toa_address address;
+};
+_Static_assert(sizeof(struct toa_slot) == 40, "no padding");
+
+/* Written by the program alone. */
+struct toa_counts {
+	__u64 no_room;	   /* segments whose header was full */
+	__u64 syn_without; /* connections whose SYN had to go without */
+};
+_Static_assert(sizeof(struct toa_counts) == 16, "no padding");

@@ -97,8 +97,9 @@ struct rule {
 	const struct proxy *proxy;	/* NULL for a rule of a rules file that belongs to none */
 	struct access access;
 	struct rule_settings settings;
-	setting_mask given; /* settings that the rule itself gives */
-	unsigned int line;  /* where it was read, from 1; 0 when it was not read from lines */
+	setting_mask given;	  /* settings that the rule itself gives */
+	unsigned int line;	  /* where it was read, from 1; 0 when it was not read from lines */
+	unsigned int pass_column; /* and where in the line the pass mode is, in characters from 1 */
 	const unsigned int
 		*edge_columns; /* and where in the line each of edge_ports, in characters from 1; else NULL */
 };

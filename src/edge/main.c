@@ -290,10 +290,10 @@ static int start_threads(struct edge *e)
 static void say_ready(const struct edge *e)
 {
 	log_info("ready: %zu rules, %u tcp and %u udp ports, %u workers, steering %s, UDP fast path %s, "
-		 "TCP fast path %s",
+		 "TCP fast path %s, TOA %s",
 		e->snapshot->config.rule_count, port_map_count(&e->held, PROTOCOL_TCP),
 		port_map_count(&e->held, PROTOCOL_UDP), e->options.workers, e->steering, e->fastpath_state,
-		e->tcp_fastpath_state);
+		e->tcp_fastpath_state, e->toa_state);
 }
 
 static void deinit(struct edge *e, struct bound_sockets *sockets, struct signals *signals)
@@ -305,6 +305,7 @@ static void deinit(struct edge *e, struct bound_sockets *sockets, struct signals
 		worker_free(e->workers[w]);
 	}
 	fastpath_close(e->fastpath);
+	toa_send_close(e->toa);
 	flow_log_close(&e->log);
 	apply_deinit(e);
 	pools_free(e->pools);

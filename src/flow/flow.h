@@ -19,6 +19,7 @@
 struct flow_log;
 struct udp_table;
 struct fastpath;
+struct toa_send;
 struct flow;
 
 /* Shared by all workers: the ceilings of the node, and who uses how much of them. */
@@ -29,7 +30,8 @@ struct node_state {
 	void (*origin_failed)(struct mail *mail, void *to); /* deliver of a struct mail_failed */
 	uint64_t hash_key;
 	unsigned int workers;
-	uint32_t fd_max; /* file descriptors that flows may use, all workers together */
+	struct toa_send *toa; /* gives connections to origins the option of pass mode toa; NULL: it can't be had */
+	uint32_t fd_max;      /* file descriptors that flows may use, all workers together */
 	_Alignas(64) _Atomic uint32_t fds;
 	_Atomic uint32_t flows;
 	struct log_limit refusals[END_N];

@@ -69,6 +69,7 @@ struct tcp_flow {
 	uint8_t tries;	      /* connection attempts made */
 	uint8_t last_failure; /* enum end_reason: of the last attempt */
 	uint8_t fast_attempts;
+	bool toa; /* the connection to the origin was given the option of pass mode toa */
 	bool keepalive_set;
 	bool timed_out; /* the timer has fired and the stage has not looked yet */
 };
