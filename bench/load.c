@@ -763,9 +763,20 @@ static int command_origin(struct options *o)
 	return 0;
 }
 
+static double cpu_s_before; /* the measured part */
+
+static double cpu_s(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
 /* Tells who started this client that the measured part begins. */
 static void print_measuring(void)
 {
+	cpu_s_before = cpu_s();
 	puts("{\"measuring\": true}");
 	fflush(stdout);
 }
@@ -929,9 +940,9 @@ static int command_tcp_bulk(struct options *o)
 		if (streams[i].state < STREAM_DONE)
 			bulk_end(&b, &streams[i], o->seconds > 0 ? NULL : "not finished within --limit-s");
 	printf("{\"command\": \"tcp-bulk\", \"direction\": \"%s\", \"streams\": %" PRIu64 ", \"bytes\": %" PRIu64
-	       ", \"seconds\": %.6f, \"mb_per_s\": %.1f, \"errors\": %" PRIu64 "}\n",
+	       ", \"seconds\": %.6f, \"mb_per_s\": %.1f, \"errors\": %" PRIu64 ", \"cpu_s\": %.6f}\n",
 		o->up ? "up" : "down", o->streams, b.bytes, (double)(end - start) / 1e9,
-		(double)b.bytes / MB / ((double)(end - start) / 1e9), b.errors);
+		(double)b.bytes / MB / ((double)(end - start) / 1e9), b.errors, cpu_s() - cpu_s_before);
 	return 0;
 }
 
@@ -981,9 +992,10 @@ static void tally_print(const struct tally *t, const char *command, const char *
 	double seconds = (double)(t->last - t->start) / 1e9;
 
 	printf("{\"command\": \"%s\", \"%s\": %" PRIu64 ", \"seconds\": %.6f, \"per_s\": %.1f, \"errors\": %" PRIu64
-	       "%s, \"p50_us\": %.1f, \"p99_us\": %.1f}\n",
+	       "%s, \"p50_us\": %.1f, \"p99_us\": %.1f, \"cpu_s\": %.6f}\n",
 		command, what, t->done, seconds, seconds > 0 ? (double)t->done / seconds : 0, t->errors, more,
-		histogram_quantile_us(t->latency, 0.50), histogram_quantile_us(t->latency, 0.99));
+		histogram_quantile_us(t->latency, 0.50), histogram_quantile_us(t->latency, 0.99),
+		cpu_s() - cpu_s_before);
 }
 
 /* A request differs from every other in the run, so that an answer meant for another one is noticed. */
