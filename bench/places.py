@@ -149,12 +149,18 @@ class Loopback:
             self.close()
             raise
 
-    def close(self):
+    def stop_origins(self):
+        """What each of them says that it did, and what it should not have seen."""
         for server in self.servers:
             server.stop()
+        said, self.servers = [origin_result(s) for s in self.servers], []
+        return said
+
+    def close(self):
+        self.stop_origins()
         for space in self.spaces:
             space.close()
-        self.servers, self.spaces = [], []
+        self.spaces = []
 
 
 class Netns(Loopback):
@@ -313,6 +319,13 @@ class Server:
 
 def start_origin(load, work, space, name, address, port):
     return Server(name, [load, "origin", "--address", address, "--port", port], work.folder(name), space, work)
+
+
+def origin_result(server):
+    try:
+        return {"origin": server.name, **json.loads(server.output.read_text().splitlines()[-1])}
+    except (OSError, ValueError, IndexError):
+        return {"origin": server.name}
 
 
 class Client:
