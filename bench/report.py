@@ -234,7 +234,7 @@ def write_markdown(path, env, tables, left_out, bulk_gib):
         f"- rounds: {env['rounds']}, {env['seconds']:g} s a run after {env['warm_s']:g} s of warming up, "
         f"bulk {bulk_gib * env['scale']:g} GiB a run",
         f"- machine busy before the start: {env['busy_before']:.1%}",
-        *(f"- left out: {text}" for text in left_out), "",
+        *(f"- left out: {' '.join(text.split())}" for text in left_out), "",
         "Added: busy CPU of the whole machine per unit, less that of the direct path in the same round. Medians of the",
         "rounds, some with (smallest … largest); errors and lost are sums. What the cases and columns are, and how to read",
         "them: bench/README.md.",
