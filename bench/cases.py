@@ -248,18 +248,18 @@ class Ports(Fresh):
         Column("pss_mb", "user memory MB", "low", True), Column("slab_mb", "kernel slab MB", "low", True),
     ]
 
-    def __init__(self, name, first, count, title, both=False, names=None, bars=()):
-        self.name, self.first, self.count, self.title, self.both, self.bars = name, first, count, title, both, list(bars)
-        self.names = names or self.names
+    def __init__(self, name, first, count, title, protocols, names=None, bars=(), default=True):
+        self.name, self.first, self.count, self.title, self.protocols = name, first, count, title, protocols
+        self.names, self.bars, self.default = names or self.names, list(bars), default
 
     def measure(self, bench, contender, place, folder, stack):
         last = self.first + max(10, int(self.count * min(1, bench.options.scale))) - 1
         ports = f"{self.first}-{last}"
-        rules = [Rule(ports, place.ports["origin"])] + [Rule(ports, place.ports["origin"], udp=True)] * self.both
+        rules = [Rule(ports, place.ports["origin"], udp=protocol == "udp") for protocol in self.protocols]
         slab, begin = machine.settled_slab_bytes(), time.monotonic()
         server = start(bench, contender, place, folder, rules, stack)
         for port in (self.first, last):
-            places.wait_ready(contender.name, server, place, port, udp_too=self.both)
+            places.wait_ready(contender.name, server, place, port, "udp" in self.protocols, tcp_too="tcp" in self.protocols)
         seconds, pids = time.monotonic() - begin, server.pids()
         return ({
             "start_s": seconds, "cpu_s": machine.process_seconds_with_children(pids), "fds": machine.descriptors(pids),
@@ -422,9 +422,11 @@ CASES = [
             udp=True, port="header"),
     Traffic("toa", CRR[0], CRR[1], "tcp-crr with the client's address in a TCP option", *CRR_TRAFFIC, port="toa"),
     Mixed(),
-    Ports("ports", 10000, 10000, "10,000 TCP ports in one rule",
+    Ports("ports", 10000, 10000, "10,000 TCP ports in one rule", ("tcp",),
           bars=[Bar("pss_mb", "ratio", "<=", 0.10), Bar("fds", "ratio", "<=", 0.01)]),
-    Ports("ports-60000", 5000, 60000, "60,000 TCP and 60,000 UDP ports in two rules", both=True, names=(OURS,)),
+    Ports("ports-udp", 10000, 10000, "10,000 UDP ports in one rule", ("udp",), names=("nginx", "nginx-tuned", OURS),
+          default=False),
+    Ports("ports-60000", 5000, 60000, "60,000 TCP and 60,000 UDP ports in two rules", ("tcp", "udp"), names=(OURS,)),
     Rules(),
     Idle(),
 ]

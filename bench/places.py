@@ -232,6 +232,11 @@ class Work:
         with open(self.path / "processes", "a", encoding="ascii") as f:
             f.write(f"{pid}\n")
 
+    def empty_logs(self):
+        """Flow logs grow by hundreds of megabytes in a whole run; they are open for appending."""
+        for path in self.path.glob("*/flow.log"):
+            os.truncate(path, 0)
+
     def close(self):
         self.lock.close()
         shutil.rmtree(self.path, ignore_errors=True)

@@ -52,12 +52,13 @@ TRIO = PAIR | {"tidegate-user"}
 
 
 def test_all_cases_on_loopback(tmp_path):
-    names = ["tcp-bulk", "tcp-bulk-up", "tcp-rr", "tcp-crr", "udp", "ppv2", "mixed", "ports", "rules", "idle"]
+    names = ["tcp-bulk", "tcp-bulk-up", "tcp-rr", "tcp-crr", "udp", "ppv2", "mixed", "ports", "ports-udp", "rules",
+             "idle"]
     result, tables = bench(tmp_path, "--topology", "loopback", *cases(*names), "--contenders", "direct,tidegate")
     check(result, "loopback", {
         **{case: PAIR for case in ("tcp-bulk-1", "tcp-bulk-8", "tcp-bulk-up", "tcp-rr", "tcp-rr-1000", "tcp-crr", "udp-rr",
                                    "udp-burst", "udp-new", "ppv2-tcp", "ppv2-udp", "mixed")},
-        **{case: OURS for case in ("ports", "ports-60000", "rules", "idle")},
+        **{case: OURS for case in ("ports", "ports-udp", "ports-60000", "rules", "idle")},
     })
     for title in ("## Bars", "## tcp-rr, loopback", "## idle, loopback"):
         assert title in tables
