@@ -8,16 +8,27 @@
  * UDP so is "lost".  The exit status says only whether there is a line to read.
  *
  *   origin   --port P [--address A] [--threads N]
- *   tcp-bulk --to ADDR:PORT --streams N --bytes B --direction up|down [--limit-s S]
- *   tcp-rr   --to ADDR:PORT --connections N --seconds S
+ *   tcp-bulk --to ADDR:PORT --streams N --bytes B --direction up|down [--limit-s S] [--seconds S]
+ *   tcp-rr   --to ADDR:PORT --connections N --seconds S [--warm-s S]
  *   tcp-crr  --to ADDR:PORT --concurrency N --seconds S
- *   udp-rr   --to ADDR:PORT --flows N --bytes B --seconds S [--window W]
+ *   tcp-idle --to ADDR:PORT --connections N
+ *   udp-rr   --to ADDR:PORT --flows N --bytes B --seconds S [--window W] [--warm-s S]
+ *   udp-new  --to ADDR:PORT --concurrency N --seconds S
+ *
+ * Each client prints {"measuring": true} on a line of its own when the measured part begins: when it has connected
+ * and the warming up is over.  tcp-idle prints its result once all connections have had an answer, and holds them
+ * until its standard input ends.  tcp-bulk with --seconds (down only) stops in the middle of its bytes when they are
+ * over.  SIGUSR1 makes tcp-rr begin another part of its latencies ("parts" of its result lists them), and SIGTERM
+ * makes it end as if --seconds were over.
  *
  * What the first byte of a TCP connection asks of the origin:
  *   'S'  sink: discard all until EOF, answer with one byte (verdict(), below), close
  *   'G'  generate: 8 bytes big-endian count follow; send that many bytes, close
  *   'E'  echo messages of MESSAGE_BYTES
- * A UDP datagram is sent back as it came.
+ *   'H'  answer 'Y' if a PROXY v2 header came before, otherwise 'N'
+ *   'W'  answer with the origin's port, 2 bytes big-endian
+ * A UDP datagram is sent back as it came, without the PROXY v2 header if there was one; one that says "header?" is
+ * answered with "yes" or "no".
  *
  * Bulk data is a pattern, byte i = i % PATTERN_PERIOD, and the first and the last byte of every read are
  * compared with it: that costs nothing and notices bytes left out, repeated or exchanged.
@@ -53,6 +64,7 @@ enum {
 	EVENTS = 256,
 	UDP_BUFFER_BYTES = 4 * 1024 * 1024,
 	THREADS_MAX = 64,
+	PARTS_MAX = 4, /* of the latencies of tcp-rr */
 };
 
 #define NSEC_PER_SEC  INT64_C(1000000000)
@@ -147,6 +159,13 @@ static void histogram_add(struct histogram *h, int64_t nsec)
 	h->count++;
 }
 
+static void histogram_merge(struct histogram *into, const struct histogram *from)
+{
+	for (size_t i = 0; i < OCTAVES * SUB; i++)
+		into->bucket[i] += from->bucket[i];
+	into->count += from->count;
+}
+
 static double histogram_quantile_us(const struct histogram *h, double quantile)
 {
 	uint64_t wanted = (uint64_t)(quantile * (double)h->count), seen = 0;
@@ -169,7 +188,7 @@ struct options {
 	socklen_t to_bytes;
 	const char *address;
 	bool up;
-	double seconds, limit_s;
+	double seconds, limit_s, warm_s;
 	uint64_t port;
 	uint64_t threads, streams, connections, concurrency, flows, window, bytes;
 };
@@ -258,6 +277,8 @@ static void parse_options(char **argv, const char *allowed, struct options *o)
 			o->seconds = parse_number(name, value, 0.01, 3600);
 		} else if (strcmp(name, "--limit-s") == 0) {
 			o->limit_s = parse_number(name, value, 0.01, 3600);
+		} else if (strcmp(name, "--warm-s") == 0) {
+			o->warm_s = parse_number(name, value, 0, 3600);
 		} else if (strcmp(name, "--direction") == 0) {
 			if (strcmp(value, "up") != 0 && strcmp(value, "down") != 0)
 				die("--direction %s: expected up or down", value);
@@ -377,6 +398,7 @@ struct conn {
 	int fd;
 	enum conn_mode mode;
 	bool matched;	     /* sink: all of it was the pattern */
+	bool header;	     /* a PROXY v2 header came first */
 	uint32_t held_bytes; /* echo: the beginning of a message; count: of the count */
 	uint8_t held[MESSAGE_BYTES];
 	uint64_t position; /* sink: bytes received; generate: bytes sent */
@@ -386,12 +408,14 @@ struct conn {
 /* One thread of the origin. */
 struct origin {
 	int epoll, listener, udp, signals;
+	uint16_t port; /* big-endian */
 	uint8_t *buffer;
 	uint8_t *pattern;
 	struct batch *batch;
 	/* what it did, printed at the end */
 	uint64_t connections, datagrams;
-	uint64_t bad_first_bytes;   /* neither 'S', 'G' nor 'E' */
+	uint64_t headers;	    /* of PROXY v2 */
+	uint64_t bad_first_bytes;   /* none that asks for anything, nor a whole header */
 	uint64_t short_echoes;	    /* an answer did not fit into the socket: no client here lets that happen */
 	uint64_t truncated, unsent; /* datagrams */
 };
@@ -461,6 +485,52 @@ static void origin_eof(struct conn *c)
 	origin_close(c);
 }
 
+/*
+ * proxy_header() - the PROXY v2 header that @data may begin with
+ * Return: its length, 0 if there is none, -EAGAIN if it is not whole, -EPROTO if it is not one of IPv4 or IPv6.
+ */
+static int proxy_header(const uint8_t *data, size_t bytes)
+{
+	static const uint8_t signature[12] = "\r\n\r\n\0\r\nQUIT\n";
+	int total;
+
+	if (bytes == 0 || data[0] != signature[0])
+		return 0;
+	if (memcmp(data, signature, bytes < sizeof(signature) ? bytes : sizeof(signature)) != 0)
+		return -EPROTO;
+	if (bytes < 16)
+		return -EAGAIN;
+	total = 16 + data[14] * 256 + data[15];
+	if (data[12] != 0x21 || data[13] < 0x11 || data[13] > 0x22 || total < 28 || total > MESSAGE_BYTES)
+		return -EPROTO;
+	return bytes < (size_t)total ? -EAGAIN : total;
+}
+
+/* Return: of @bytes in o->buffer, those before the first byte that asks for something, or all of them. */
+static size_t origin_skip_header(struct origin *o, struct conn *c, size_t bytes)
+{
+	int n = proxy_header(o->buffer, bytes);
+
+	if (n == -EAGAIN) {
+		c->held_bytes = (uint32_t)bytes; /* less than MESSAGE_BYTES */
+		memcpy(c->held, o->buffer, bytes);
+		return bytes;
+	}
+	if (n <= 0)
+		return 0; /* a wrong header is no first byte either */
+	c->header = true;
+	c->held_bytes = 0;
+	o->headers++;
+	return (size_t)n;
+}
+
+/* @bytes: up to 2; they always fit into an empty socket */
+static void origin_answer(struct conn *c, const void *answer, size_t bytes)
+{
+	(void)!send(c->fd, answer, bytes, MSG_NOSIGNAL);
+	c->mode = CONN_ECHO; /* nothing more is expected, and it ends in the same way */
+}
+
 static void origin_readable(struct origin *o, struct conn *c)
 {
 	size_t skip = 0, bytes = c->held_bytes;
@@ -479,11 +549,23 @@ static void origin_readable(struct origin *o, struct conn *c)
 	}
 	bytes += (size_t)n;
 	if (c->mode == CONN_NEW) {
-		uint8_t first = o->buffer[0];
+		uint8_t first;
 
-		c->mode = first == 'S' ? CONN_SINK : first == 'G' ? CONN_COUNT : first == 'E' ? CONN_ECHO : CONN_NEW;
-		skip = 1;
+		skip = c->header ? 0 : origin_skip_header(o, c, bytes);
+		bytes -= skip;
+		if (bytes == 0)
+			return;
+		first = o->buffer[skip++];
 		bytes--;
+		if (first == 'H') {
+			origin_answer(c, c->header ? "Y" : "N", 1);
+			return;
+		}
+		if (first == 'W') {
+			origin_answer(c, &o->port, sizeof(o->port));
+			return;
+		}
+		c->mode = first == 'S' ? CONN_SINK : first == 'G' ? CONN_COUNT : first == 'E' ? CONN_ECHO : CONN_NEW;
 	}
 	switch (c->mode) {
 	case CONN_NEW:
@@ -540,18 +622,30 @@ static void origin_accept(struct origin *o)
 
 static void origin_datagrams(struct origin *o)
 {
+	static const char question[] = "header?";
+	static char yes[] = "yes", no[] = "no";
 	struct batch *b = o->batch;
 	int n, sent = 0;
 
 	for (int i = 0; i < BATCH; i++) {
-		b->vector[i].iov_len = DATAGRAM_MAX;
+		b->vector[i] = (struct iovec){ .iov_base = b->data[i], .iov_len = DATAGRAM_MAX };
 		b->message[i].msg_hdr.msg_namelen = sizeof(b->peer[i]);
 	}
 	n = recvmmsg(o->udp, b->message, BATCH, MSG_DONTWAIT, NULL);
 	if (n < 0)
 		return; /* nothing there, or an ICMP error about an earlier answer, which the client misses */
 	for (int i = 0; i < n; i++) {
-		b->vector[i].iov_len = b->message[i].msg_len;
+		struct iovec *v = &b->vector[i];
+		int header = proxy_header(b->data[i], b->message[i].msg_len);
+
+		v->iov_len = b->message[i].msg_len;
+		if (header > 0) {
+			v->iov_base = b->data[i] + header;
+			v->iov_len -= (size_t)header;
+			o->headers++;
+		}
+		if (v->iov_len == sizeof(question) - 1 && memcmp(v->iov_base, question, v->iov_len) == 0)
+			*v = (struct iovec){ .iov_base = header > 0 ? yes : no, .iov_len = header > 0 ? 3 : 2 };
 		if (b->message[i].msg_hdr.msg_flags & MSG_TRUNC)
 			o->truncated++;
 	}
@@ -637,6 +731,7 @@ static int command_origin(struct options *o)
 		at->listener = origin_socket(o, SOCK_STREAM);
 		at->udp = origin_socket(o, SOCK_DGRAM);
 		at->signals = signals;
+		at->port = htobe16((uint16_t)o->port);
 		at->buffer = allocate(1, CHUNK_BYTES);
 		at->pattern = pattern_new();
 		at->batch = batch_new(true);
@@ -654,16 +749,36 @@ static int command_origin(struct options *o)
 	for (size_t i = 0; i < o->threads; i++) {
 		sum.connections += origins[i].connections;
 		sum.datagrams += origins[i].datagrams;
+		sum.headers += origins[i].headers;
 		sum.bad_first_bytes += origins[i].bad_first_bytes;
 		sum.short_echoes += origins[i].short_echoes;
 		sum.truncated += origins[i].truncated;
 		sum.unsent += origins[i].unsent;
 	}
 	printf("{\"command\": \"origin\", \"connections\": %" PRIu64 ", \"datagrams\": %" PRIu64
-	       ", \"bad_first_bytes\": %" PRIu64 ", \"short_echoes\": %" PRIu64 ", \"truncated\": %" PRIu64
-	       ", \"unsent\": %" PRIu64 "}\n",
-		sum.connections, sum.datagrams, sum.bad_first_bytes, sum.short_echoes, sum.truncated, sum.unsent);
+	       ", \"headers\": %" PRIu64 ", \"bad_first_bytes\": %" PRIu64 ", \"short_echoes\": %" PRIu64
+	       ", \"truncated\": %" PRIu64 ", \"unsent\": %" PRIu64 "}\n",
+		sum.connections, sum.datagrams, sum.headers, sum.bad_first_bytes, sum.short_echoes, sum.truncated,
+		sum.unsent);
 	return 0;
+}
+
+static double cpu_s_before; /* the measured part */
+
+static double cpu_s(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* Tells who started this client that the measured part begins. */
+static void print_measuring(void)
+{
+	cpu_s_before = cpu_s();
+	puts("{\"measuring\": true}");
+	fflush(stdout);
 }
 
 /* ---- tcp-bulk ---- */
@@ -782,8 +897,9 @@ static int command_tcp_bulk(struct options *o)
 		else
 			b.open++;
 	}
+	print_measuring();
 	start = now_nsec();
-	limit = start + (int64_t)(o->limit_s * 1e9);
+	limit = start + (int64_t)((o->seconds > 0 ? o->seconds : o->limit_s) * 1e9);
 	for (size_t i = 0; i < o->streams; i++) {
 		struct stream *s = &streams[i];
 		uint64_t count = htobe64(o->bytes);
@@ -822,11 +938,11 @@ static int command_tcp_bulk(struct options *o)
 	end = now_nsec();
 	for (size_t i = 0; i < o->streams; i++)
 		if (streams[i].state < STREAM_DONE)
-			bulk_end(&b, &streams[i], "not finished within --limit-s");
+			bulk_end(&b, &streams[i], o->seconds > 0 ? NULL : "not finished within --limit-s");
 	printf("{\"command\": \"tcp-bulk\", \"direction\": \"%s\", \"streams\": %" PRIu64 ", \"bytes\": %" PRIu64
-	       ", \"seconds\": %.6f, \"mb_per_s\": %.1f, \"errors\": %" PRIu64 "}\n",
+	       ", \"seconds\": %.6f, \"mb_per_s\": %.1f, \"errors\": %" PRIu64 ", \"cpu_s\": %.6f}\n",
 		o->up ? "up" : "down", o->streams, b.bytes, (double)(end - start) / 1e9,
-		(double)b.bytes / MB / ((double)(end - start) / 1e9), b.errors);
+		(double)b.bytes / MB / ((double)(end - start) / 1e9), b.errors, cpu_s() - cpu_s_before);
 	return 0;
 }
 
@@ -835,19 +951,37 @@ static int command_tcp_bulk(struct options *o)
 struct tally {
 	uint64_t done, errors;
 	int64_t start, last; /* time of the first request and of the last answer */
+	int64_t warm_until;  /* answers before that do not count; 0 when the measured part has begun */
 	struct histogram *latency;
 };
 
-static struct tally tally_new(void)
+static void tally_begin(struct tally *t, int64_t now)
+{
+	t->warm_until = 0;
+	t->start = t->last = now;
+	print_measuring();
+}
+
+static struct tally tally_new(double warm_s)
 {
 	struct tally t = { .latency = allocate(1, sizeof(*t.latency)), .start = now_nsec() };
 
 	t.last = t.start;
+	if (warm_s > 0)
+		t.warm_until = t.start + (int64_t)(warm_s * 1e9);
+	else
+		tally_begin(&t, t.start);
 	return t;
 }
 
 static void tally_add(struct tally *t, int64_t sent_at, int64_t now)
 {
+	if (t->warm_until != 0) {
+		t->last = now;
+		if (now < t->warm_until)
+			return;
+		tally_begin(t, now);
+	}
 	t->done++;
 	t->last = now;
 	histogram_add(t->latency, now - sent_at);
@@ -858,9 +992,10 @@ static void tally_print(const struct tally *t, const char *command, const char *
 	double seconds = (double)(t->last - t->start) / 1e9;
 
 	printf("{\"command\": \"%s\", \"%s\": %" PRIu64 ", \"seconds\": %.6f, \"per_s\": %.1f, \"errors\": %" PRIu64
-	       "%s, \"p50_us\": %.1f, \"p99_us\": %.1f}\n",
+	       "%s, \"p50_us\": %.1f, \"p99_us\": %.1f, \"cpu_s\": %.6f}\n",
 		command, what, t->done, seconds, seconds > 0 ? (double)t->done / seconds : 0, t->errors, more,
-		histogram_quantile_us(t->latency, 0.50), histogram_quantile_us(t->latency, 0.99));
+		histogram_quantile_us(t->latency, 0.50), histogram_quantile_us(t->latency, 0.99),
+		cpu_s() - cpu_s_before);
 }
 
 /* A request differs from every other in the run, so that an answer meant for another one is noticed. */
@@ -938,35 +1073,55 @@ static bool asker_receive(struct asker *a, struct tally *t)
 	return true;
 }
 
+static volatile sig_atomic_t part_wanted; /* of tcp-rr's latencies: how many SIGUSR1 have come */
+static volatile sig_atomic_t stop_wanted;
+
+static void rr_signal(int number)
+{
+	if (number == SIGUSR1)
+		part_wanted++;
+	else
+		stop_wanted = 1;
+}
+
 static int command_tcp_rr(struct options *o)
 {
 	struct asker *askers = allocate(o->connections, sizeof(*askers));
+	struct histogram *parts = allocate(PARTS_MAX, sizeof(*parts)), *whole;
+	struct sigaction action = { .sa_handler = rr_signal };
 	struct epoll_event events[EVENTS];
-	struct tally t = tally_new();
-	int epoll = epoll_new();
-	uint64_t waiting = 0;
+	char more[64 * PARTS_MAX + 32];
+	int used, epoll = epoll_new();
+	uint64_t waiting = 0, failed = 0;
+	struct tally t;
 	int64_t end;
 
+	sigaction(SIGUSR1, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
 	for (size_t i = 0; i < o->connections; i++) {
 		askers[i].fd = tcp_connect(o);
 		if (askers[i].fd < 0)
-			t.errors++;
+			failed++;
 		else
 			epoll_set(epoll, EPOLL_CTL_ADD, askers[i].fd, EPOLLIN, &askers[i]);
 	}
-	t.start = t.last = now_nsec();
-	end = t.start + (int64_t)(o->seconds * 1e9);
+	t = tally_new(o->warm_s);
+	t.errors = failed;
+	whole = t.latency;
+	t.latency = parts;
+	end = t.start + (int64_t)((o->warm_s + o->seconds) * 1e9);
 	for (size_t i = 0; i < o->connections; i++) {
 		askers[i].sent_at = now_nsec();
 		if (askers[i].fd >= 0 && asker_send(&askers[i], &t, i, true))
 			waiting++;
 	}
 	/* what is out when the time is over still gets its answer */
-	while (waiting > 0 && t.last < end + DRAIN_NSEC) {
+	while (waiting > 0 && now_nsec() < end + DRAIN_NSEC) {
 		int n = epoll_next(epoll, events, wait_ms(end + DRAIN_NSEC));
 
-		if (n == 0)
-			break;
+		if (stop_wanted && t.last < end)
+			end = t.last;
+		t.latency = &parts[part_wanted < PARTS_MAX ? part_wanted : PARTS_MAX - 1];
 		for (int i = 0; i < n; i++) {
 			struct asker *a = events[i].data.ptr;
 			bool was_waiting = a->waiting;
@@ -981,7 +1136,16 @@ static int command_tcp_rr(struct options *o)
 	for (size_t i = 0; i < o->connections; i++)
 		if (askers[i].waiting)
 			asker_fail(&askers[i], &t, "no answer");
-	tally_print(&t, "tcp-rr", "requests", "");
+	used = snprintf(more, sizeof(more), ", \"parts\": [");
+	for (int i = 0; i < PARTS_MAX && i <= part_wanted; i++) {
+		histogram_merge(whole, &parts[i]);
+		used += snprintf(more + used, sizeof(more) - (size_t)used,
+			"%s{\"requests\": %" PRIu64 ", \"p99_us\": %.1f}", i > 0 ? ", " : "", parts[i].count,
+			histogram_quantile_us(&parts[i], 0.99));
+	}
+	snprintf(more + used, sizeof(more) - (size_t)used, "]");
+	t.latency = whole;
+	tally_print(&t, "tcp-rr", "requests", more);
 	return 0;
 }
 
@@ -1031,7 +1195,7 @@ static int command_tcp_crr(struct options *o)
 {
 	struct asker *askers = allocate(o->concurrency, sizeof(*askers));
 	struct epoll_event events[EVENTS];
-	struct tally t = tally_new();
+	struct tally t = tally_new(0);
 	int epoll = epoll_new();
 	int64_t now, end = t.start + (int64_t)(o->seconds * 1e9);
 	uint64_t open;
@@ -1263,8 +1427,8 @@ static int command_udp_rr(struct options *o)
 		f->slots = allocate(o->window, sizeof(*f->slots));
 		epoll_set(epoll, EPOLL_CTL_ADD, f->fd, EPOLLIN, f);
 	}
-	u.tally = tally_new();
-	u.end = u.tally.start + (int64_t)(o->seconds * 1e9);
+	u.tally = tally_new(o->warm_s);
+	u.end = u.tally.start + (int64_t)((o->warm_s + o->seconds) * 1e9);
 	for (uint32_t i = 0; i < o->flows; i++) {
 		for (uint32_t j = 0; j < o->window; j++) {
 			slot_next(&u.flows[i].slots[j], now_nsec());
@@ -1273,7 +1437,7 @@ static int command_udp_rr(struct options *o)
 		udp_send(&u, &u.flows[i], (int)o->window);
 		u.waiting += o->window;
 	}
-	scan_at = u.tally.start + RESEND_NSEC;
+	scan_at = now_nsec() + RESEND_NSEC;
 	while (u.waiting > 0) {
 		int64_t now = now_nsec();
 		int n;
@@ -1298,6 +1462,150 @@ static int command_udp_rr(struct options *o)
 	return 0;
 }
 
+/* ---- udp-new: a session for each datagram ---- */
+
+struct newcomer {
+	int fd; /* -1: to be opened from retry_at on */
+	uint64_t sequence;
+	int64_t sent_at, resend_at, retry_at;
+	uint8_t ask[MESSAGE_BYTES];
+};
+
+struct newcomers {
+	const struct options *options;
+	struct newcomer *all;
+	struct tally tally;
+	int epoll;
+	uint64_t open, lost;
+};
+
+static void newcomer_close(struct newcomers *all, struct newcomer *a, const char *error)
+{
+	if (error && all->tally.errors++ < 10)
+		fprintf(stderr, "bench-load: session: %s\n", error);
+	a->retry_at = error ? now_nsec() + NSEC_PER_MSEC : 0;
+	close(a->fd);
+	a->fd = -1;
+	all->open--;
+}
+
+static void newcomer_send(struct newcomers *all, struct newcomer *a, int64_t now)
+{
+	a->resend_at = now + RESEND_NSEC;
+	if (send(a->fd, a->ask, sizeof(a->ask), MSG_DONTWAIT) < 0)
+		newcomer_close(all, a, strerror(errno));
+}
+
+static void newcomer_open(struct newcomers *all, struct newcomer *a, int64_t now)
+{
+	const struct options *o = all->options;
+
+	a->fd = socket(o->to.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (a->fd < 0)
+		die("socket: %s", strerror(errno));
+	all->open++;
+	a->sent_at = now;
+	message_fill(a->ask, (uint64_t)(a - all->all), ++a->sequence);
+	if (connect(a->fd, (const struct sockaddr *)&o->to, o->to_bytes) < 0) {
+		newcomer_close(all, a, strerror(errno));
+		return;
+	}
+	epoll_set(all->epoll, EPOLL_CTL_ADD, a->fd, EPOLLIN, a);
+	newcomer_send(all, a, now);
+}
+
+static void newcomer_readable(struct newcomers *all, struct newcomer *a)
+{
+	uint8_t answer[MESSAGE_BYTES + 1];
+	ssize_t n = a->fd < 0 ? 0 : recv(a->fd, answer, sizeof(answer), MSG_DONTWAIT);
+
+	if (a->fd < 0 || is_wait(n))
+		return;
+	if (n < 0) {
+		newcomer_close(all, a, strerror(errno));
+	} else if (n != MESSAGE_BYTES || memcmp(answer, a->ask, MESSAGE_BYTES) != 0) {
+		/* a late answer may reach the next one that has the port */
+		newcomer_close(all, a, all->lost > 0 ? NULL : "another answer than the one expected");
+	} else {
+		tally_add(&all->tally, a->sent_at, now_nsec());
+		newcomer_close(all, a, NULL);
+	}
+}
+
+static int command_udp_new(struct options *o)
+{
+	struct newcomers all = {
+		.options = o, .all = allocate(o->concurrency, sizeof(*all.all)), .epoll = epoll_new()
+	};
+	struct epoll_event events[EVENTS];
+	int64_t now, end, scan_at;
+	char more[48];
+
+	for (size_t i = 0; i < o->concurrency; i++)
+		all.all[i].fd = -1;
+	all.tally = tally_new(0);
+	end = all.tally.start + (int64_t)(o->seconds * 1e9);
+	scan_at = all.tally.start + RESEND_NSEC;
+	do {
+		int n;
+
+		now = now_nsec();
+		for (size_t i = 0; i < o->concurrency; i++) {
+			struct newcomer *a = &all.all[i];
+
+			if (a->fd < 0 && now < end && now >= a->retry_at) {
+				newcomer_open(&all, a, now);
+			} else if (a->fd >= 0 && now >= scan_at && now >= a->resend_at) {
+				all.lost++;
+				newcomer_send(&all, a, now);
+			}
+		}
+		if (now >= scan_at)
+			scan_at = now + RESEND_NSEC / 10;
+		n = epoll_next(all.epoll, events, all.open < o->concurrency && now < end ? 1 : wait_ms(scan_at));
+		for (int i = 0; i < n; i++)
+			newcomer_readable(&all, events[i].data.ptr);
+	} while (now < end || (all.open > 0 && now < end + DRAIN_NSEC));
+	for (size_t i = 0; i < o->concurrency; i++)
+		if (all.all[i].fd >= 0)
+			newcomer_close(&all, &all.all[i], "no answer");
+	snprintf(more, sizeof(more), ", \"lost\": %" PRIu64, all.lost);
+	tally_print(&all.tally, "udp-new", "sessions", more);
+	return 0;
+}
+
+/* ---- tcp-idle: connections that are held ---- */
+
+static int command_tcp_idle(struct options *o)
+{
+	struct timeval limit = { .tv_sec = CONNECT_SEC };
+	uint64_t open = 0;
+	uint8_t rest;
+
+	print_measuring();
+	for (uint64_t i = 0; i < o->connections; i++) {
+		uint8_t ask[1 + MESSAGE_BYTES] = { 'E' }, answer[MESSAGE_BYTES];
+		int fd = tcp_connect(o);
+
+		if (fd < 0)
+			continue;
+		message_fill(ask + 1, i, 1);
+		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+		if (send(fd, ask, sizeof(ask), MSG_NOSIGNAL) == (ssize_t)sizeof(ask) &&
+			recv(fd, answer, sizeof(answer), MSG_WAITALL) == (ssize_t)sizeof(answer) &&
+			memcmp(answer, ask + 1, sizeof(answer)) == 0)
+			open++;
+		else
+			fprintf(stderr, "bench-load: connection %" PRIu64 ": no right answer\n", i);
+	}
+	printf("{\"command\": \"tcp-idle\", \"connections\": %" PRIu64 ", \"errors\": %" PRIu64 "}\n", open,
+		o->connections - open);
+	fflush(stdout);
+	while (read(STDIN_FILENO, &rest, 1) > 0)
+		;
+	return 0;
+}
+
 /* ---- main ---- */
 
 int main(int argc, char **argv)
@@ -1308,10 +1616,12 @@ int main(int argc, char **argv)
 		int (*run)(struct options *o);
 	} commands[] = {
 		{ "origin", "--port --address --threads ", command_origin },
-		{ "tcp-bulk", "--to --streams --bytes --direction --limit-s ", command_tcp_bulk },
-		{ "tcp-rr", "--to --connections --seconds ", command_tcp_rr },
+		{ "tcp-bulk", "--to --streams --bytes --direction --limit-s --seconds ", command_tcp_bulk },
+		{ "tcp-rr", "--to --connections --seconds --warm-s ", command_tcp_rr },
 		{ "tcp-crr", "--to --concurrency --seconds ", command_tcp_crr },
-		{ "udp-rr", "--to --flows --bytes --seconds --window ", command_udp_rr },
+		{ "tcp-idle", "--to --connections ", command_tcp_idle },
+		{ "udp-rr", "--to --flows --bytes --seconds --window --warm-s ", command_udp_rr },
+		{ "udp-new", "--to --concurrency --seconds ", command_udp_new },
 	};
 	struct options o = {
 		.address = "127.0.0.1",
@@ -1322,7 +1632,6 @@ int main(int argc, char **argv)
 		.flows = 64,
 		.window = 1,
 		.bytes = 64,
-		.seconds = 2,
 		.limit_s = 60,
 	};
 
@@ -1330,11 +1639,12 @@ int main(int argc, char **argv)
 		for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
 			if (strcmp(argv[1], commands[i].name) != 0)
 				continue;
+			o.seconds = commands[i].run == command_tcp_bulk ? 0 : 2;
 			parse_options(argv + 2, commands[i].options, &o);
 			if (commands[i].run != command_origin && o.to_bytes == 0)
 				die("expected --to ADDR:PORT");
 			return commands[i].run(&o);
 		}
 	}
-	die("expected a command: origin, tcp-bulk, tcp-rr, tcp-crr or udp-rr");
+	die("expected a command: origin, tcp-bulk, tcp-rr, tcp-crr, tcp-idle, udp-rr or udp-new");
 }
