@@ -80,24 +80,33 @@ enum {
 /* A prefix of trusted edges. The family stands ahead of the address, so that ::/0 has no IPv4 address in it. */
 struct toa_prefix {
 	__u32 bits;   /* of family and address: 32 more than in the 128-bit form */
-	__u32 family; /* 4 or 6 */
-	__u8 ip[16];  /* IPv4 as ::ffff:a.b.c.d */
+	__u32 family; /* network order: 4 or 6 */
+	__u32 ip[4];  /* network order; IPv4 as ::ffff:a.b.c.d */
 };
 _Static_assert(sizeof(struct toa_prefix) == 24, "no padding: it is a key");
 
 /* What a socket knows of its client. */
 struct toa_address {
-	__u8 ip[16];  /* IPv4 as ::ffff:a.b.c.d */
+	__u32 ip[4];  /* network order; IPv4 as ::ffff:a.b.c.d */
 	__u16 port;   /* network order */
 	__u8 counted; /* 1: to be counted as freed when the socket closes */
 	__u8 zero;
 };
 _Static_assert(sizeof(struct toa_address) == 20, "no padding");
 
+/* The option, with IPv4 only in its first address word. */
+struct toa_option {
+	__u8 kind;
+	__u8 size;
+	__u16 port; /* network order, as the address */
+	__u32 ip[4];
+};
+_Static_assert(sizeof(struct toa_option) == TOA_SIZE_V6, "as it is on the wire");
+
 /* What getsockopt(TOA_SO_GET_LOOKUP) gives. */
 struct toa_lookup {
-	__u8 ip[16];
-	__u16 port; /* network order */
+	__u32 ip[4]; /* network order */
+	__u16 port;  /* network order */
 	__u16 zero;
 };
 _Static_assert(sizeof(struct toa_lookup) == 20, "as kernel modules have it");

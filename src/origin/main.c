@@ -29,14 +29,17 @@ static int complain(const char *why, int r)
 	return r == TOA_RECV_E_NOT_STARTED ? EXIT_NOT_STARTED : EXIT_FAILURE;
 }
 
-/* What the rest needs: BPF and NET_ADMIN to load and attach. Before Linux 5.11 maps count as locked memory. */
+/*
+ * What the rest needs: BPF and NET_ADMIN to load and attach, PERFMON only for the kinds 253 and 254. Before Linux 5.11
+ * maps count as locked memory.
+ */
 static void reduce(void)
 {
 	struct rlimit all = { RLIM_INFINITY, RLIM_INFINITY };
 	int r;
 
 	(void)setrlimit(RLIMIT_MEMLOCK, &all);
-	r = privilege_keep(UINT64_C(1) << CAP_BPF | UINT64_C(1) << CAP_NET_ADMIN);
+	r = privilege_keep(UINT64_C(1) << CAP_BPF | UINT64_C(1) << CAP_NET_ADMIN | UINT64_C(1) << CAP_PERFMON);
 	if (r)
 		fprintf(stderr, "tidegate-origin: giving up capabilities: %s\n", fault_text(r));
 }

@@ -8,9 +8,9 @@
  *                 then in the SYN if that was kept, and keep the address with the socket
  *   established_any_kind
  *                 the same for options of the kinds 253 and 254, which the kernel's own search does not find without a
- *                 magic behind them. Needs Linux 5.17; the other needs 5.10. User space loads one of the two
- *   name4, name6  cgroup/getpeername4 and 6: answer with the address that is kept
- *   lookup        cgroup/getsockopt: TOA_SO_GET_LOOKUP, for IPv6 clients of IPv4 sockets, as the kernel modules have it
+ *                 magic behind them. Needs Linux 5.17 and CAP_PERFMON; the other needs 5.10. User space loads one of
+ * the two name4, name6  cgroup/getpeername4 and 6: answer with the address that is kept lookup cgroup/getsockopt:
+ * TOA_SO_GET_LOOKUP, for IPv6 clients of IPv4 sockets, as the kernel modules have it
  *
  * Only options from trusted prefixes count: everybody else could name any address they like. A socket keeps its address
  * for life, whatever becomes of the trusted prefixes later.
@@ -19,6 +19,7 @@
 #include <linux/errno.h>
 #include <linux/in.h>
 #include <linux/tcp.h>
+#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 #include "bpf/shared.h"
@@ -82,38 +83,31 @@ static __always_inline void count(enum toa_counter which)
 		c->count[which]++;
 }
 
-static __always_inline void set_v4(__u8 *ip, __u32 v4)
+/* The third word of ::ffff:a.b.c.d. */
+static __always_inline __u32 mapped_word(void)
 {
-	__builtin_memset(ip, 0, 10);
-	ip[10] = ip[11] = 0xff;
-	__builtin_memcpy(ip + 12, &v4, 4);
+	return bpf_htonl(0xffff);
 }
 
-static __always_inline _Bool is_v4(const __u8 *ip)
+static __always_inline _Bool is_v4(const __u32 *ip)
 {
-	__u64 high;
-	__u32 middle, mapped;
-
-	__builtin_memcpy(&high, ip, 8);
-	__builtin_memcpy(&middle, ip + 8, 4);
-	__builtin_memcpy(&mapped, (const __u8[]){ 0, 0, 0xff, 0xff }, 4);
-	return high == 0 && middle == mapped;
+	return ip[0] == 0 && ip[1] == 0 && ip[2] == mapped_word();
 }
 
-/* @option: a whole option of @size bytes. Return: whether it is one of ours. */
-static __always_inline _Bool take_option(const __u8 *option, long size, struct toa_address *a)
+/* Return: whether an option of @size bytes is one of ours. */
+static __always_inline _Bool take_option(const struct toa_option *option, long size, struct toa_address *a)
 {
-	__u32 v4;
+	__u8 kind = option->kind;
+	_Bool v4 = size == TOA_SIZE_V4 && kind == kind_v4;
 
-	if (size == TOA_SIZE_V4 && option[0] == kind_v4) {
-		__builtin_memcpy(&v4, option + 4, 4);
-		set_v4(a->ip, v4);
-	} else if (size == TOA_SIZE_V6 && option[0] == kind_v6) {
-		__builtin_memcpy(a->ip, option + 4, 16);
-	} else {
+	if (!v4 && !(size == TOA_SIZE_V6 && kind == kind_v6))
 		return 0;
-	}
-	__builtin_memcpy(&a->port, option + 2, 2);
+	/* one way for both families: the verifier does not want fields selected by pointer */
+	a->ip[0] = v4 ? 0 : option->ip[0];
+	a->ip[1] = v4 ? 0 : option->ip[1];
+	a->ip[2] = v4 ? mapped_word() : option->ip[2];
+	a->ip[3] = v4 ? option->ip[0] : option->ip[3];
+	a->port = option->port;
 	return 1;
 }
 
@@ -121,10 +115,10 @@ static __always_inline _Bool take_option(const __u8 *option, long size, struct t
 
 static __always_inline _Bool load_kind(struct bpf_sock_ops *ctx, __u8 kind, __u64 flags, struct toa_address *a)
 {
-	__u8 option[TOA_SIZE_V6] = { kind };
-	long size = bpf_load_hdr_opt(ctx, option, sizeof(option), flags);
+	struct toa_option option = { .kind = kind };
+	long size = bpf_load_hdr_opt(ctx, &option, sizeof(option), flags);
 
-	return take_option(option, size, a);
+	return take_option(&option, size, a);
 }
 
 static __always_inline _Bool load_option(struct bpf_sock_ops *ctx, __u64 flags, struct toa_address *a)
@@ -147,6 +141,7 @@ static long walk_step(__u32 index, void *data)
 {
 	struct walk *w = data;
 	__u32 at = w->at, size;
+	struct toa_option copy;
 	const __u8 *option;
 
 	(void)index;
@@ -162,7 +157,8 @@ static long walk_step(__u32 index, void *data)
 	size = option[1];
 	if (size < 2 || size > w->end - at)
 		return 1;
-	w->found = take_option(option, size, &w->address);
+	__builtin_memcpy(&copy, option, sizeof(copy));
+	w->found = take_option(&copy, size, &w->address);
 	w->at = at + size;
 	return w->found;
 }
@@ -205,17 +201,18 @@ static __always_inline _Bool walk_syn(struct bpf_sock_ops *ctx, struct toa_addre
 
 static __always_inline _Bool is_trusted(struct bpf_sock_ops *ctx)
 {
-	/* both families are read, so that the compiler has no reason to select a field by pointer: the verifier forbids
-	 * that */
-	__u32 v4 = ctx->remote_ip4, family = ctx->family;
-	__u32 v6[4] = { ctx->remote_ip6[0], ctx->remote_ip6[1], ctx->remote_ip6[2], ctx->remote_ip6[3] };
+	/* volatile: the compiler would else select one of the fields by pointer, which the verifier forbids */
+	volatile struct bpf_sock_ops *from = ctx;
+	__u32 v4 = from->remote_ip4, family = from->family;
+	__u32 v6[4] = { from->remote_ip6[0], from->remote_ip6[1], from->remote_ip6[2], from->remote_ip6[3] };
+	_Bool inet = family == AF_INET;
 	struct toa_prefix key = { .bits = 32 + 128 };
 
-	if (family == AF_INET)
-		set_v4(key.ip, v4);
-	else
-		__builtin_memcpy(key.ip, v6, 16);
-	key.family = is_v4(key.ip) ? 4 : 6;
+	key.ip[0] = inet ? 0 : v6[0];
+	key.ip[1] = inet ? 0 : v6[1];
+	key.ip[2] = inet ? mapped_word() : v6[2];
+	key.ip[3] = inet ? v4 : v6[3];
+	key.family = bpf_htonl(is_v4(key.ip) ? 4 : 6);
 	return bpf_map_lookup_elem(&trust, &key) != 0;
 }
 
@@ -347,7 +344,6 @@ SEC("cgroup/getpeername4")
 int name4(struct bpf_sock_addr *ctx)
 {
 	struct toa_address *kept = client_of(ctx);
-	__u32 v4;
 
 	if (!kept)
 		return 1;
@@ -355,8 +351,7 @@ int name4(struct bpf_sock_addr *ctx)
 		count(TOA_COUNTER_NAME_MISMATCH);
 		return 1;
 	}
-	__builtin_memcpy(&v4, kept->ip + 12, 4);
-	ctx->user_ip4 = v4;
+	ctx->user_ip4 = kept->ip[3];
 	ctx->user_port = kept->port;
 	count(TOA_COUNTER_NAME_OK);
 	return 1;
@@ -366,15 +361,13 @@ SEC("cgroup/getpeername6")
 int name6(struct bpf_sock_addr *ctx)
 {
 	struct toa_address *kept = client_of(ctx);
-	__u32 v6[4];
 
 	if (!kept)
 		return 1;
-	__builtin_memcpy(v6, kept->ip, 16);
-	ctx->user_ip6[0] = v6[0];
-	ctx->user_ip6[1] = v6[1];
-	ctx->user_ip6[2] = v6[2];
-	ctx->user_ip6[3] = v6[3];
+	ctx->user_ip6[0] = kept->ip[0];
+	ctx->user_ip6[1] = kept->ip[1];
+	ctx->user_ip6[2] = kept->ip[2];
+	ctx->user_ip6[3] = kept->ip[3];
 	ctx->user_port = kept->port;
 	count(TOA_COUNTER_NAME_OK);
 	return 1;
@@ -399,7 +392,8 @@ static __always_inline int look_up(struct bpf_sockopt *ctx)
 	}
 	if (is_v4(kept->ip))
 		return -EFAULT; /* getpeername() knows it */
-	__builtin_memcpy(out->ip, kept->ip, 16);
+	for (int i = 0; i < 4; i++)
+		out->ip[i] = kept->ip[i];
 	out->port = kept->port;
 	out->zero = 0;
 	count(TOA_COUNTER_NAME_OK);

@@ -111,7 +111,7 @@ static int open_map(const char *state, const char *name, struct text *ret_why, i
 
 static struct toa_prefix key_of(const struct prefix *p)
 {
-	struct toa_prefix key = { .bits = 32u + p->bits, .family = ip_is_v4(&p->ip) ? 4 : 6 };
+	struct toa_prefix key = { .bits = 32u + p->bits, .family = htonl(ip_is_v4(&p->ip) ? 4 : 6) };
 
 	memcpy(key.ip, p->ip.bytes, sizeof(key.ip));
 	return key;
@@ -200,10 +200,15 @@ static bool is_experimental(uint8_t kind)
 	return kind == TOA_KIND_EXPERIMENT_1 || kind == TOA_KIND_EXPERIMENT_2;
 }
 
+static bool uses_any_kind(const struct toa_recv_options *o)
+{
+	return is_experimental(o->kind_v4) || is_experimental(o->kind_v6);
+}
+
 static int load(struct start *s)
 {
 	const struct toa_recv_options *o = s->options;
-	bool any_kind = is_experimental(o->kind_v4) || is_experimental(o->kind_v6);
+	bool any_kind = uses_any_kind(o);
 
 	s->skeleton = toa_recv_bpf__open();
 	if (!s->skeleton)
@@ -288,7 +293,9 @@ static int start(struct start *s, const char **ret_doing)
 {
 	int r;
 
-	*ret_doing = "loading the BPF programs (CAP_BPF, CAP_NET_ADMIN; Linux 5.10, for kinds 253 and 254 5.17)";
+	*ret_doing = uses_any_kind(s->options)
+		? "loading the BPF programs (CAP_BPF, CAP_NET_ADMIN, for kinds 253 and 254 CAP_PERFMON; Linux 5.17)"
+		: "loading the BPF programs (CAP_BPF, CAP_NET_ADMIN; Linux 5.10)";
 	r = load(s);
 	if (r)
 		return r;
