@@ -156,8 +156,8 @@ static bool is_among(const struct prefix *p, const struct prefix *set, size_t co
 
 static int replace_trust(int map, const struct prefix *trust, size_t count)
 {
-	struct prefix *old;
-	size_t old_count;
+	struct prefix *old = NULL;
+	size_t old_count = 0;
 	int r = read_trust(map, &old, &old_count);
 
 	if (r)
