@@ -373,17 +373,24 @@ int name6(struct bpf_sock_addr *ctx)
 	return 1;
 }
 
+static __always_inline _Bool is_lookup(struct bpf_sockopt *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	return ctx->level == IPPROTO_IP && ctx->optname == TOA_SO_GET_LOOKUP && sk && sk->protocol == IPPROTO_TCP &&
+		(sk->family == AF_INET || sk->family == AF_INET6);
+}
+
 /* What the kernel modules answer, in their order of checks. Return: 0; -errno. */
-static __always_inline int look_up(struct bpf_sockopt *ctx)
+static __always_inline int look_up(struct bpf_sockopt *ctx, struct bpf_sock *sk)
 {
 	struct toa_lookup *out = ctx->optval;
 	void *end = ctx->optval_end;
-	struct bpf_sock *sk = ctx->sk;
 	struct toa_address *kept;
 
 	if ((void *)(out + 1) > end)
 		return -EINVAL;
-	if (!sk || sk->dst_port == 0 || sk->state == BPF_TCP_CLOSE || sk->state == BPF_TCP_SYN_SENT)
+	if (sk->dst_port == 0 || sk->state == BPF_TCP_CLOSE || sk->state == BPF_TCP_SYN_SENT)
 		return -ENOTCONN;
 	kept = bpf_sk_storage_get(&clients, sk, 0, 0);
 	if (!kept) {
@@ -405,14 +412,15 @@ int lookup(struct bpf_sockopt *ctx)
 {
 	/* volatile: the compiler would make one store of two neighbours, which the verifier refuses */
 	volatile struct bpf_sockopt *out = ctx;
+	struct bpf_sock *sk = ctx->sk;
 	int error;
 
-	if (ctx->level != IPPROTO_IP || ctx->optname != TOA_SO_GET_LOOKUP) {
+	if (!sk || !is_lookup(ctx)) {
 		if (ctx->optlen > SOCKOPT_COPIED_MAX)
 			out->optlen = 0; /* leave the long value as it is: older kernels refuse it else */
 		return 1;
 	}
-	error = look_up(ctx);
+	error = look_up(ctx, sk);
 	if (error == 0)
 		out->optlen = sizeof(struct toa_lookup);
 	out->retval = error;
