@@ -300,7 +300,7 @@ def test_ten_thousand_connections_at_once(toa):
     open_ones = []
     try:
         for n, client in enumerate(clients):
-            open_ones.append(toa.connect(port, client, 4 if n % 3 else 6, own_port=10000 + n))
+            open_ones.append(toa.connect(port, client, 4 if n % 3 else 6, own_port=40000 + n))
         for s, client in zip(open_ones, clients):
             told = json.loads(s.recv(4096))
             assert told["accept"] == told["peer"] == list(mapped(client))
