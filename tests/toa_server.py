@@ -63,8 +63,8 @@ def tell(s, name):
 
 
 def serve():
-    poll = select.poll()
-    poll.register(listener, select.POLLIN)
+    poll = select.epoll()
+    poll.register(listener, select.EPOLLIN)
     open_ones = {}
     while True:
         for fd, _ in poll.poll():
@@ -76,7 +76,7 @@ def serve():
                 s.setblocking(True)
                 open_ones[s.fileno()] = s
                 tell(s, name)
-                poll.register(s, select.POLLIN)
+                poll.register(s, select.EPOLLIN)
                 continue
             s = open_ones[fd]
             try:

@@ -13,7 +13,7 @@ import urllib.request
 import pytest
 
 from harness import BUILD, TIMEOUT, free_port, own_network, recv_exactly, wait_until
-from toa import (CLIENT_V4, CLIENT_V6, EDGE, IN_REST, IN_SYN, KIT, PRELOAD, SERVER, STRANGER, TRUST, Toa, cgroup_root, no_rights,
+from origin_kit import (CLIENT_V4, CLIENT_V6, EDGE, IN_REST, IN_SYN, KIT, PRELOAD, SERVER, STRANGER, TRUST, Toa, cgroup_root, no_rights,
                  option, run)
 
 COUNTERS = ["syn_recv_sock_toa", "syn_recv_sock_no_toa", "getname_toa_ok", "getname_toa_mismatch", "getname_toa_bypass",
