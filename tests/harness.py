@@ -72,6 +72,8 @@ class Edge:
     text as it is); use as a context manager or through the `edge` fixture, which checks at the end that it stopped
     cleanly and that no sanitizer complained."""
 
+    settings = ""  # lines in front of all rules, for tests that run in several modes
+
     def __init__(self, tmp_path, rules, *args, config=None, workers=2, listen=("127.0.0.1", "::1"), log=True, metrics=True,
                  control=True, drain=None, wait=True, prefix=(), env=None):
         self.dir = tmp_path
@@ -83,7 +85,7 @@ class Edge:
         self.stderr_path = tmp_path / "edge.err"
         command = [*prefix, EDGE, "--workers", str(workers)]
         if rules is not None:
-            self.rules_path.write_text(rules)
+            self.rules_path.write_text(self.settings + rules)
             command += ["--rules", str(self.rules_path)]
         if config is not None:
             self.write_config(config)
@@ -143,7 +145,7 @@ class Edge:
     def reload(self, rules=None, config=None):
         """Writes new rules and a new document, if given, and reloads by the control socket. Returns the answer."""
         if rules is not None:
-            self.rules_path.write_text(rules)
+            self.rules_path.write_text(self.settings + rules)
         if config is not None:
             self.write_config(config)
         return self.control("reload")

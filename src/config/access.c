@@ -11,7 +11,7 @@ enum { ALLOW = 1, DENY = 2 }; /* of equal prefixes the higher one holds */
 static uint64_t hash_lists(const struct ip_list *const *lists, size_t count, uint64_t seed)
 {
 	for (size_t i = 0; i < count; i++)
-		seed = hash_bytes(lists[i]->items, lists[i]->count * sizeof(*lists[i]->items), seed + 1);
+		seed = hash_bytes(&lists[i]->hash, sizeof(lists[i]->hash), seed + 1);
 	return seed;
 }
 

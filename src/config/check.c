@@ -150,6 +150,26 @@ int check_rules(const struct config *base, const struct config *config, struct p
 	return r ? r : check_ids(&c);
 }
 
+void check_toa(const struct config *config, const char *why, struct problems *problems)
+{
+	static const char message[] =
+		"%s\"toa\" cannot be sent here (%s)%s expected another pass mode, toa_required=off, "
+		"or the rights of docs/operation.md";
+	char path[PATH_SIZE];
+
+	for (size_t i = 0; i < config->rule_count; i++) {
+		const struct rule *rule = &config->rules[i];
+
+		if (rule->pass != PASS_TOA || !rule->settings.toa_required)
+			continue;
+		snprintf(path, sizeof(path), "rules[%zu].pass", i);
+		if (rule->line)
+			problem_add(problems, rule->line, rule->pass_column, message, "pass mode ", why, ",");
+		else
+			problem_add_at(problems, path, message, "", why, ":");
+	}
+}
+
 void rule_make_id(const struct rule *rule, char ret_id[static RULE_ID_SIZE])
 {
 	static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz";

@@ -16,6 +16,14 @@
  */
 MUST_CHECK int check_rules(const struct config *base, const struct config *config, struct problems *problems);
 
+/**
+ * check_toa() - that no rule has pass mode toa, where the option cannot be sent, unless it has toa_required=off
+ * @why: why it cannot be sent, for people
+ *
+ * The faults are in @problems, by line or by path as those of check_rules().
+ */
+void check_toa(const struct config *config, const char *why, struct problems *problems);
+
 /** rule_make_id() - the id of a rule that is given none, from its protocol and edge ports */
 void rule_make_id(const struct rule *rule, char ret_id[static RULE_ID_SIZE]);
 

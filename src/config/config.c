@@ -2,6 +2,7 @@
 /* What the readers and writers of a configuration share: names of things, limits profiles, questions about a rule. */
 #include "config/config.h"
 #include "base/error.h"
+#include "base/hash.h"
 #include "config/check.h"
 
 #include <errno.h>
@@ -104,6 +105,11 @@ bool rule_same_forwarding(const struct rule *a, const struct rule *b, uint16_t e
 		same_origin = !a->group && !b->group && host_equal(&a->origin, &b->origin);
 	return same_origin && a->protocol == b->protocol && a->pass == b->pass &&
 		rule_origin_port(a, edge_port) == rule_origin_port(b, edge_port);
+}
+
+void ip_list_finish(struct ip_list *list)
+{
+	list->hash = hash_bytes(list->items, list->count * sizeof(*list->items), 0);
 }
 
 void config_free(struct config *config)

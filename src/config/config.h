@@ -51,6 +51,7 @@ struct ip_list {
 	const char *name;
 	const struct prefix *items; /* in the order given */
 	size_t count;
+	uint64_t hash; /* of the items: ip_list_finish() */
 };
 
 /* Who may use a proxy or a rule. With neither list: everybody. */
@@ -96,8 +97,9 @@ struct rule {
 	const struct proxy *proxy;	/* NULL for a rule of a rules file that belongs to none */
 	struct access access;
 	struct rule_settings settings;
-	setting_mask given; /* settings that the rule itself gives */
-	unsigned int line;  /* where it was read, from 1; 0 when it was not read from lines */
+	setting_mask given;	  /* settings that the rule itself gives */
+	unsigned int line;	  /* where it was read, from 1; 0 when it was not read from lines */
+	unsigned int pass_column; /* and where in the line the pass mode is, in characters from 1 */
 	const unsigned int
 		*edge_columns; /* and where in the line each of edge_ports, in characters from 1; else NULL */
 };
@@ -129,6 +131,9 @@ struct limits_profile {
 
 /** limits_profile_find() - "open", "edgeone" or "esa"; NULL for any other name */
 const struct limits_profile *limits_profile_find(const char *name);
+
+/** ip_list_finish() - all items are there: note their hash, which many rules ask for */
+void ip_list_finish(struct ip_list *list);
 
 /** config_free() - an all-zero configuration is accepted, and is left behind */
 void config_free(struct config *config);

@@ -365,6 +365,8 @@ static int compare_prefixes(const void *a, const void *b)
 }
 
 /* The entries of a list in an order of their own; free(). */
+enum { LIST_COMPARE_MAX = 100000 }; /* entries that differ in their order, beyond which only their number is told */
+
 static struct prefix *sorted(const struct ip_list *list)
 {
 	struct prefix *items = calloc(MAX(list->count, (size_t)1), sizeof(*items));
@@ -389,31 +391,43 @@ static size_t missing_from(const struct prefix *a, size_t a_count, const struct 
 	return missing;
 }
 
-static bool prefixes_equal(const struct ip_list *a, const struct ip_list *b)
+/* What is left of two lists without the entries at the beginning and the end that both have: most changes are small. */
+static void trim_same(struct ip_list *a, struct ip_list *b)
 {
-	if (a->count != b->count)
-		return false;
-	for (size_t i = 0; i < a->count; i++)
-		if (!ip_equal(&a->items[i].ip, &b->items[i].ip) || a->items[i].bits != b->items[i].bits)
-			return false;
-	return true;
+	while (a->count && b->count && compare_prefixes(&a->items[0], &b->items[0]) == 0) {
+		a->items++;
+		b->items++;
+		a->count--;
+		b->count--;
+	}
+	while (a->count && b->count && compare_prefixes(&a->items[a->count - 1], &b->items[b->count - 1]) == 0) {
+		a->count--;
+		b->count--;
+	}
 }
 
 static int compare_ip_lists(struct diff *d, const void *context, const void *old_object, const void *new_object)
 {
 	const struct ip_list *old = old_object, *new = new_object;
+	struct ip_list old_rest = *old, new_rest = *new;
 	struct prefix *old_items, *new_items;
 	size_t came, gone;
 	int r = 0;
 
 	(void)context;
-	if (prefixes_equal(old, new))
+	if (old->count == new->count && old->hash == new->hash)
 		return 0;
-	old_items = sorted(old);
-	new_items = sorted(new);
+	trim_same(&old_rest, &new_rest);
+	if (MAX(old_rest.count, new_rest.count) > LIST_COMPARE_MAX) {
+		if (line_begin(d))
+			text_printf(d->out, "~ ip list %s: %zu → %zu entries\n", new->name, old->count, new->count);
+		return 0;
+	}
+	old_items = sorted(&old_rest);
+	new_items = sorted(&new_rest);
 	if (old_items && new_items) {
-		came = missing_from(new_items, new->count, old_items, old->count);
-		gone = missing_from(old_items, old->count, new_items, new->count);
+		came = missing_from(new_items, new_rest.count, old_items, old_rest.count);
+		gone = missing_from(old_items, old_rest.count, new_items, new_rest.count);
 		if ((came || gone || old->count != new->count) && line_begin(d))
 			text_printf(d->out, "~ ip list %s: %zu → %zu entries (%zu added, %zu removed)\n", new->name,
 				old->count, new->count, came, gone);

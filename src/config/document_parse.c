@@ -109,6 +109,7 @@ static void read_entries(struct reader *rd, const struct place *at, const json_t
 	}
 	list->items = items;
 	list->count = count;
+	ip_list_finish(list);
 }
 
 static void read_ip_list(struct reader *rd, const struct place *at, const json_t *json, size_t index, void *ret)

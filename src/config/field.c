@@ -263,9 +263,8 @@ int field_pass(
 	static const struct {
 		const char *word;
 		bool carried[PROTOCOL_N];
-		bool available;
 	} modes[] = {
-#define PASS_MODE(id, word, tcp, udp, available) [PASS_##id] = { word, { tcp, udp }, available },
+#define PASS_MODE(id, word, tcp, udp) [PASS_##id] = { word, { tcp, udp } },
 #include "tables/pass_mode.def"
 	};
 	size_t mode;
@@ -281,9 +280,6 @@ int field_pass(
 			protocol == PROTOCOL_TCP ? "off, ppv1, ppv2 or toa for tcp" : "off, ppv2 or spp for udp",
 			"\"%s\" carries %s only", modes[mode].word,
 			protocol_name(protocol == PROTOCOL_TCP ? PROTOCOL_UDP : PROTOCOL_TCP));
-	if (!modes[mode].available)
-		return field_wrong(
-			why, text, " ", "off, ppv1 or ppv2", "\"%s\" is not available yet", modes[mode].word);
 	*ret_pass = (enum pass_mode)mode;
 	return FIELD_OK;
 }

@@ -260,6 +260,7 @@ static void parse_pass(struct parse *p, struct rule *rule, bool protocol_ok)
 		wrong(p, w.text, "no pass mode, expected toa, ppv1, ppv2, spp or off");
 		return;
 	}
+	rule->pass_column = column_of(p, w.text);
 	r = field_pass(w.text, w.length, protocol_ok ? rule->protocol : PROTOCOL_N, &rule->pass, &why);
 	field_ok(p, r, "pass mode", w.text, &why);
 }

@@ -68,7 +68,7 @@ static void test_each_difference_is_told(void **state)
 			DOC("'ip_lists': [{'name': 'a', 'entries': ['::2', '::1']}]"), "" },
 		{ DOC("'ip_lists': [{'name': 'a', 'entries': ['::1']}]"),
 			DOC("'ip_lists': [{'name': 'a', 'entries': ['::1', '::1']}]"),
-			"~ ip list a: 1 → 2 entries (0 added, 0 removed)\n" },
+			"~ ip list a: 1 → 2 entries (1 added, 0 removed)\n" },
 		/* groups */
 		{ "{'schema': 1}", ORIGINS("{'address': 'a'}, {'address': 'b'}"), "+ group game: 2 origins\n" },
 		{ ORIGINS("{'address': 'a'}"), "{'schema': 1}", "- group game: 1 origin\n" },

@@ -619,8 +619,9 @@ static void test_every_wrong_member_is_refused_with_its_path(void **state)
 			"x: rules[0].pass: \"none\": expected toa, ppv1, ppv2, spp or off\n" },
 		{ RULES(RULE(", 'pass': 'spp'")),
 			"x: rules[0].pass: \"spp\" carries udp only: expected off, ppv1, ppv2 or toa for tcp\n" },
-		{ RULES(RULE(", 'pass': 'toa'")),
-			"x: rules[0].pass: \"toa\" is not available yet: expected off, ppv1 or ppv2\n" },
+		{ RULES(RULE(", 'pass': 'toa', 'settings': {'toa_kind_v4': 30, 'toa_in_syn': 'yes'}")),
+			"x: rules[0].settings.toa_kind_v4: 30: expected a number from 128 to 254\n"
+			"x: rules[0].settings.toa_in_syn: \"yes\": expected off, on\n" },
 		{ RULES(RULE(", 'tag': ''")), "x: rules[0].tag: 0 characters: expected 1-50\n" },
 		{ RULES(RULE(", 'tag': '" X50("\xe2\x82\xac") "x'")),
 			"x: rules[0].tag: 51 characters: expected 1-50\n" },

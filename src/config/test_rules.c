@@ -2,6 +2,7 @@
 /* Reading and writing rules: what is accepted and what it means, every refusal with its place,
  * import(export(x)) = x. */
 #include "base/test.h"
+#include "config/check.h"
 #include "config/rules.h"
 
 #include <stdio.h>
@@ -90,6 +91,8 @@ static void test_a_good_line_is_written_in_its_plain_form(void **state)
 		{ TEXT("udp:3000-4000 [2001:DB8::7] 5000-6000 off spp"),
 			"udp:3000-4000 [2001:db8::7] 5000-6000 off spp\n" },
 		{ TEXT("tcp:1 1.2.3.4 65535 off ppv2"), "tcp:1 1.2.3.4 65535 off ppv2\n" },
+		{ TEXT("tcp:1 1.2.3.4 2 off TOA toa_kind_v6=0253 toa_in_syn=OFF toa_required=on"),
+			"tcp:1 1.2.3.4 2 off toa toa_in_syn=off toa_kind_v6=253 toa_required=on\n" },
 		{ TEXT("tcp:65535 223.0.0.1 1 off off"), "tcp:65535 223.0.0.1 1 off off\n" },
 		{ TEXT("tcp:1-65535" OK), "tcp:1-65535" OK "\n" },
 		{ TEXT("tcp:1-65535 1.2.3.4 1-65535 off off"), "tcp:1-65535 1.2.3.4 1-65535 off off\n" },
@@ -427,8 +430,6 @@ static void test_every_malformed_line_is_refused_with_its_place(void **state)
 		{ TEXT("tcp:80 1.2.3.4 80 off none"), "x:1:23: pass mode \"none\"" WHY_PASS },
 		{ TEXT("tcp:80 1.2.3.4 80 off of"), "x:1:23: pass mode \"of\"" WHY_PASS },
 		{ TEXT("tcp:80 1.2.3.4 80 off offf"), "x:1:23: pass mode \"offf\"" WHY_PASS },
-		{ TEXT("tcp:80 1.2.3.4 80 off toa"),
-			"x:1:23: pass mode \"toa\" is not available yet, expected off, ppv1 or ppv2\n" },
 		{ TEXT("udp:80 1.2.3.4 80 off toa"),
 			"x:1:23: pass mode \"toa\" carries tcp only, expected off, ppv2 or spp for udp\n" },
 		{ TEXT("udp:80 1.2.3.4 80 off ppv1"),
@@ -863,13 +864,13 @@ static void make_origin(struct model *m, struct model_rule *r)
 
 static void make_pass(struct model *m, struct model_rule *r)
 {
-	static const enum pass_mode modes[PROTOCOL_N][3] = { { PASS_OFF, PASS_PPV1, PASS_PPV2 },
-		{ PASS_OFF, PASS_PPV2, PASS_SPP } };
+	static const enum pass_mode modes[PROTOCOL_N][4] = { { PASS_OFF, PASS_PPV1, PASS_PPV2, PASS_TOA },
+		{ PASS_OFF, PASS_PPV2, PASS_SPP, PASS_SPP } };
 
 	r->persistence = chance(m, 50);
 	put_any_case(m, r->persistence ? "on" : "off");
 	put_blank(m);
-	r->pass = modes[r->protocol][test_below(&m->random, 3)];
+	r->pass = modes[r->protocol][test_below(&m->random, 4)];
 	put_any_case(m, pass_mode_name(r->pass));
 }
 
@@ -897,6 +898,8 @@ static void make_options(struct model *m, struct model_rule *r)
 		{ RULE_SETTING_new_flows_per_s, "007", "7" },
 		{ RULE_SETTING_client_max_flows, "1", "1" },
 		{ RULE_SETTING_client_new_flows_per_s, "0", "0" },
+		{ RULE_SETTING_toa_in_syn, "off", "off" },
+		{ RULE_SETTING_toa_kind_v4, "254", "254" },
 	};
 
 	for (uint32_t n = test_below(&m->random, 6); n; n--) {
@@ -1078,6 +1081,24 @@ static void test_defaults_of_the_file_are_exported_and_imported(void **state)
 	config_free(&second);
 }
 
+static void test_toa_is_refused_at_its_place_where_it_cannot_be_sent(void **state)
+{
+	static const char expected[] =
+		"x:2:16: pass mode \"toa\" cannot be sent here (no reason), expected another pass mode, "
+		"toa_required=off, or the rights of docs/operation.md\n";
+	struct config set = parse("tcp:1 a 2 off off\ntcp:3 b 4 on   toa\ntcp:5 a 6 off toa toa_required=off\n");
+	struct text got = text_growing(1 << 20);
+	struct problems problems = { 0 };
+
+	(void)state;
+	check_toa(&set, "no reason", &problems);
+	problems_format(&problems, "x", &got);
+	assert_string_equal(got.bytes, expected);
+	text_free(&got);
+	problems_free(&problems);
+	config_free(&set);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1091,6 +1112,7 @@ int main(void)
 		cmocka_unit_test(test_every_malformed_line_is_refused_with_its_place),
 		cmocka_unit_test(test_every_wrong_line_is_reported_in_the_order_of_the_file),
 		cmocka_unit_test(test_columns_count_characters),
+		cmocka_unit_test(test_toa_is_refused_at_its_place_where_it_cannot_be_sent),
 		cmocka_unit_test(test_a_port_belongs_to_one_rule_per_protocol),
 		cmocka_unit_test(test_each_profile_has_its_own_ports),
 		cmocka_unit_test(test_edgeone_takes_20_entries_a_rule_and_the_others_any_number),

@@ -141,6 +141,8 @@ static void test_defaults_are_what_the_rows_say(void **state)
 	assert_int_equal(node.max_flows, 100000);
 	assert_int_equal(node.resolvers.count, 0);
 	assert_int_equal(node.udp_fast_path, SWITCH_ON);
+	assert_int_equal(node.tcp_fast_path, SWITCH_ON);
+	assert_int_equal(node.tcp_fast_path_after, 262144);
 	assert_string_equal(node.name, "");
 }
 

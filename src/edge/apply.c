@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "config/check.h"
 #include "config/diff.h"
 #include "flow/rule_state.h"
 #include "io/sock.h"
@@ -348,6 +349,7 @@ static int read_first(struct edge *e, struct config *ret_config, struct text *ou
 		log_warning("the last good configuration, version %llu, is served instead, from --state %s",
 			(unsigned long long)ret_config->version, e->options.state_path);
 		text_free(out);
+		*out = text_growing(ERRORS_TEXT_MAX); /* what is wrong from now on */
 		e->from_state = true;
 	} else {
 		text_str(out, why_not.bytes ? why_not.bytes : "out of memory\n");
@@ -356,9 +358,60 @@ static int read_first(struct edge *e, struct config *ret_config, struct text *ou
 	return r;
 }
 
-int apply_first(struct edge *e, struct bound_sockets *ret_sockets, struct text *out)
+/* Before ports are planned, since without it some rules are refused; always, since rules may come later and rights go.
+ */
+static void open_toa(struct edge *e, const struct config *set)
+{
+	struct text state = text_fixed(e->toa_state, sizeof(e->toa_state));
+	char why_bytes[PATH_MAX - 16];
+	struct text why = text_fixed(why_bytes, sizeof(why_bytes));
+
+	if (e->options.no_bpf)
+		text_str(&state, "off: --no-bpf");
+	else if (!set->node.toa)
+		text_str(&state, "off: toa=off");
+	else if (toa_send_open(&why, &e->toa) == 0)
+		text_str(&state, "on");
+	else
+		text_printf(&state, "off: %s", why_bytes);
+	e->node.toa = e->toa;
+}
+
+static const char *toa_why_not(const struct edge *e)
+{
+	return e->toa_state + strlen("off: ");
+}
+
+/* Rules that would have the option, and go without. */
+static void say_toa_is_off(const struct edge *e, const struct config *set)
+{
+	size_t without = 0;
+
+	for (size_t i = 0; i < set->rule_count && !e->toa; i++)
+		without += set->rules[i].pass == PASS_TOA;
+	if (without)
+		log_warning("pass mode toa: %s; with toa_required=off, %zu rules pass no client address",
+			toa_why_not(e), without);
+}
+
+/* Which ports the rules of a configuration take, if everything about them can be had here. */
+static int plan(struct edge *e, const struct config *set, bool from_state, struct port_map *ret_serve, struct text *out)
 {
 	struct problems problems = { 0 };
+	int r;
+
+	if (!e->toa)
+		check_toa(set, toa_why_not(e), &problems);
+	r = port_plan(set, &e->options, &e->held, ret_serve, &problems);
+	source_problems(&e->options, from_state, &problems, out);
+	problems_free(&problems);
+	if (r == 0)
+		say_toa_is_off(e, set);
+	return r;
+}
+
+int apply_first(struct edge *e, struct bound_sockets *ret_sockets, struct text *out)
+{
 	struct config set = { 0 };
 	struct snapshot *snapshot;
 	int r;
@@ -367,9 +420,8 @@ int apply_first(struct edge *e, struct bound_sockets *ret_sockets, struct text *
 	r = read_first(e, &set, out);
 	if (r)
 		return r;
-	r = port_plan(&set, &e->options, &e->held, &e->serve_next, &problems);
-	source_problems(&e->options, &problems, out);
-	problems_free(&problems);
+	open_toa(e, &set);
+	r = plan(e, &set, e->from_state, &e->serve_next, out);
 	if (r == 0)
 		r = make_snapshot(e, &set, &snapshot);
 	if (r) {
@@ -469,7 +521,6 @@ static struct mail_apply *make_mail(
 static int prepare(struct edge *e, struct text *out, struct snapshot **ret_snapshot, struct mail_apply **mails)
 {
 	struct bound_sockets sockets[OPTIONS_WORKERS_MAX] = { 0 };
-	struct problems problems = { 0 };
 	struct config set = { 0 };
 	struct port_map serve;
 	int r;
@@ -477,9 +528,7 @@ static int prepare(struct edge *e, struct text *out, struct snapshot **ret_snaps
 	r = source_read(&e->options, &set, out);
 	if (r)
 		return r;
-	r = port_plan(&set, &e->options, &e->held, &serve, &problems);
-	source_problems(&e->options, &problems, out);
-	problems_free(&problems);
+	r = plan(e, &set, false, &serve, out);
 	if (r == 0 && !e->steer)
 		r = bind_new_ports(e, &serve, sockets, out);
 	if (r == 0)

@@ -7,11 +7,13 @@
 
 #include "bpf/fastpath/fastpath.h"
 #include "bpf/steer/steer.h"
+#include "bpf/toa_send/toa_send.h"
 #include "edge/options.h"
 #include "edge/port_map.h"
 #include "edge/pools.h"
 #include "edge/worker.h"
 
+#include <limits.h>
 #include <pthread.h>
 
 struct control_socket;
@@ -39,8 +41,11 @@ struct edge {
 	struct pools *pools;
 	struct steer *steer;	   /* NULL: plain binds */
 	const char *steering;	   /* "bpf", or why not */
-	struct fastpath *fastpath; /* NULL: UDP stays in user space */
-	char fastpath_state[160];  /* "on", or why not */
+	struct fastpath *fastpath; /* NULL: everything stays in user space */
+	char fastpath_state[160];  /* of UDP: "on", or why not */
+	char tcp_fastpath_state[160];
+	struct toa_send *toa;	  /* NULL: pass mode toa can't be had */
+	char toa_state[PATH_MAX]; /* "on", or why not */
 	struct worker *workers[OPTIONS_WORKERS_MAX];
 	unsigned int workers_running;
 	struct control_socket *control;

@@ -138,23 +138,42 @@ static int node_init(struct node_state *node, unsigned int workers)
 	return client_table_init(&node->clients, power_of_two(node->fd_max * CLIENT_SLOTS_A_FLOW));
 }
 
-/* Faster UDP where it can be had; everything works without. */
+static bool is_on(const char *state)
+{
+	return strcmp(state, "on") == 0;
+}
+
+/* Faster where it can be had; everything works without. */
 static void open_fastpath(struct edge *e)
 {
-	struct text why = text_fixed(e->fastpath_state, sizeof(e->fastpath_state));
-	char reason_bytes[128];
+	const struct node_settings *settings = &e->snapshot->config.node;
+	struct text udp = text_fixed(e->fastpath_state, sizeof(e->fastpath_state));
+	struct text tcp = text_fixed(e->tcp_fastpath_state, sizeof(e->tcp_fastpath_state));
+	char reason_bytes[128] = "";
 	struct text reason = text_fixed(reason_bytes, sizeof(reason_bytes));
+	const char *tcp_why = reason_bytes;
 
+	if (!e->options.no_bpf && (settings->udp_fast_path || settings->tcp_fast_path) &&
+		fastpath_open(settings->tcp_fast_path ? e->options.workers : 0, &reason, &e->fastpath) == 0)
+		tcp_why = fastpath_tcp_state(e->fastpath);
 	if (e->options.no_bpf)
-		text_str(&why, "off: --no-bpf");
-	else if (!e->snapshot->config.node.udp_fast_path)
-		text_str(&why, "off: udp_fast_path=off");
-	else if (fastpath_open(&reason, &e->fastpath) == 0)
-		text_str(&why, "on");
+		text_str(&udp, "off: --no-bpf");
+	else if (!settings->udp_fast_path)
+		text_str(&udp, "off: udp_fast_path=off");
+	else if (e->fastpath)
+		text_str(&udp, "on");
 	else
-		text_printf(&why, "off: %s", reason_bytes);
+		text_printf(&udp, "off: %s", reason_bytes);
+	if (e->options.no_bpf)
+		text_str(&tcp, "off: --no-bpf");
+	else if (!settings->tcp_fast_path)
+		text_str(&tcp, "off: tcp_fast_path=off");
+	else
+		text_printf(&tcp, "%s%s", e->fastpath ? "" : "off: ", tcp_why);
 	if (reason.length)
-		log_warning("%s; established UDP sessions stay in user space", reason_bytes);
+		log_warning("%s; established UDP sessions and TCP flows stay in user space", reason_bytes);
+	else if (e->fastpath && settings->tcp_fast_path && !is_on(e->tcp_fastpath_state))
+		log_warning("TCP fast path %s; TCP flows stay in user space", e->tcp_fastpath_state);
 }
 
 static void origin_failed(struct mail *mail, void *to)
@@ -231,10 +250,11 @@ static int prepare(struct edge *e, struct bound_sockets *sockets, struct signals
 
 		atomic_fetch_add(&e->node.fds, (uint32_t)sockets[w].count);
 		r = worker_new(&e->workers[w], w, &e->node, &e->log.logs[w], e->snapshot, &sockets[w], e->node.fd_max,
-			e->fastpath, &e->mailbox, core);
+			is_on(e->fastpath_state) ? e->fastpath : NULL,
+			is_on(e->tcp_fastpath_state) ? e->fastpath : NULL, &e->mailbox, core);
 	}
 	if (r == 0)
-		r = privilege_drop();
+		r = privilege_drop(is_on(e->tcp_fastpath_state));
 	if (r) {
 		text_printf(out, "starting: %s\n", fault_text(r));
 		return r;
@@ -269,9 +289,11 @@ static int start_threads(struct edge *e)
 
 static void say_ready(const struct edge *e)
 {
-	log_info("ready: %zu rules, %u tcp and %u udp ports, %u workers, steering %s, UDP fast path %s",
+	log_info("ready: %zu rules, %u tcp and %u udp ports, %u workers, steering %s, UDP fast path %s, "
+		 "TCP fast path %s, TOA %s",
 		e->snapshot->config.rule_count, port_map_count(&e->held, PROTOCOL_TCP),
-		port_map_count(&e->held, PROTOCOL_UDP), e->options.workers, e->steering, e->fastpath_state);
+		port_map_count(&e->held, PROTOCOL_UDP), e->options.workers, e->steering, e->fastpath_state,
+		e->tcp_fastpath_state, e->toa_state);
 }
 
 static void deinit(struct edge *e, struct bound_sockets *sockets, struct signals *signals)
@@ -283,6 +305,7 @@ static void deinit(struct edge *e, struct bound_sockets *sockets, struct signals
 		worker_free(e->workers[w]);
 	}
 	fastpath_close(e->fastpath);
+	toa_send_close(e->toa);
 	flow_log_close(&e->log);
 	apply_deinit(e);
 	pools_free(e->pools);

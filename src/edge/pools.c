@@ -61,7 +61,11 @@ struct pool_main {
 	bool wanted;		  /* between prepare and commit: the configuration has it */
 	struct list places;
 	unsigned int place_count;
-	bool has_view;
+	unsigned int member_count; /* places in the view */
+	unsigned int left_out;	   /* addresses that found no room in it */
+	struct log_limit complaint;
+	bool behind;		/* memory was out when it was rebuilt last */
+	struct pool_view *view; /* a reference; NULL: the workers have none yet */
 };
 
 struct pools {
@@ -141,6 +145,28 @@ static struct wish *wish_of_rule(struct pools *p, const struct rule *rule)
 	return w;
 }
 
+static bool same_settings(enum setting_scope scope, const void *a, const void *b)
+{
+	for (unsigned int id = 0; id < setting_count(scope); id++)
+		if (!setting_equal(scope, id, a, b))
+			return false;
+	return true;
+}
+
+static bool same_wish(const struct wish *a, const struct wish *b)
+{
+	if (a->count != b->count || !same_settings(SETTING_SCOPE_GROUP, &a->settings, &b->settings) ||
+		!same_settings(SETTING_SCOPE_CHECK, &a->check, &b->check))
+		return false;
+	for (size_t i = 0; i < a->count; i++) {
+		const struct wish_origin *x = &a->origins[i], *y = &b->origins[i];
+
+		if (x->name != y->name || x->weight != y->weight || !addr_equal(&x->addr, &y->addr))
+			return false;
+	}
+	return true;
+}
+
 /* --- keys --- */
 
 static uint64_t group_key(const char *name)
@@ -182,16 +208,21 @@ static void place_free(struct place *place)
 	free(place);
 }
 
-static struct place *place_of(struct pool_main *m, const struct addr *addr)
+static struct place *place_find(struct pool_main *m, const struct addr *addr)
 {
-	struct place *place;
-
 	list_for_each (node, &m->places) {
-		place = CONTAINER_OF(node, struct place, node);
+		struct place *place = CONTAINER_OF(node, struct place, node);
+
 		if (addr_equal(&place->endpoint->addr, addr))
 			return place;
 	}
-	place = calloc(1, sizeof(*place));
+	return NULL;
+}
+
+static struct place *place_new(struct pool_main *m, const struct addr *addr)
+{
+	struct place *place = calloc(1, sizeof(*place));
+
 	if (!place)
 		return NULL;
 	place->pool = m;
@@ -206,36 +237,70 @@ static struct place *place_of(struct pool_main *m, const struct addr *addr)
 	return place;
 }
 
+/* False when memory is out; an address beyond POOL_MEMBERS_MAX is only counted. */
 static bool place_add(struct pool_main *m, const struct addr *addr, const struct wish_origin *o, uint32_t weight)
 {
-	struct place *place = place_of(m, addr);
+	struct place *place = place_find(m, addr);
 
-	if (!place)
-		return false;
+	if (!place || place->weight == 0) {
+		if (m->member_count == POOL_MEMBERS_MAX) {
+			m->left_out++;
+			return true;
+		}
+		if (!place)
+			place = place_new(m, addr);
+		if (!place)
+			return false;
+		m->member_count++;
+	}
 	place->weight += weight;
 	place->name = o->name;
 	return true;
 }
 
-/* All addresses that the wish gives now, with their weights; those of the others become 0. */
+static void say_left_out(struct pool_main *m)
+{
+	unsigned int suppressed;
+
+	if (m->left_out && log_allowed(&m->complaint, clock_now(), &suppressed))
+		log_warning(
+			"group %s: its names have more addresses than the %d that a group may have, %u are not used",
+			m->pool->group, POOL_MEMBERS_MAX, m->left_out);
+}
+
+/*
+ * All addresses that the wish gives now, with their weights; those of the others become 0. DNS may give more than a
+ * pool can have: those that the configuration gives itself come first, then the first of each name, and so on.
+ */
 static bool place_all(struct pool_main *m)
 {
+	bool more = true;
+
 	list_for_each (node, &m->places)
 		CONTAINER_OF(node, struct place, node)->weight = 0;
+	m->member_count = m->left_out = 0;
 	for (size_t i = 0; i < m->wish->count; i++) {
 		const struct wish_origin *o = &m->wish->origins[i];
-		const struct name_answer *answer = o->name ? o->name->answer : NULL;
 
-		if (o->weight == 0)
-			continue;
-		if (!o->name && !place_add(m, &o->addr, o, o->weight * NAME_ADDRESSES_MAX))
+		if (!o->name && o->weight && !place_add(m, &o->addr, o, o->weight * NAME_ADDRESSES_MAX))
 			return false;
-		/* a name's addresses share its weight */
-		for (unsigned int a = 0; answer && a < answer->count; a++)
+	}
+	for (unsigned int a = 0; more; a++) {
+		more = false;
+		for (size_t i = 0; i < m->wish->count; i++) {
+			const struct wish_origin *o = &m->wish->origins[i];
+			const struct name_answer *answer = o->name && o->weight ? o->name->answer : NULL;
+
+			if (!answer || a >= answer->count)
+				continue;
+			more = true;
+			/* a name's addresses share its weight */
 			if (!place_add(m, &(struct addr){ .ip = answer->ips[a], .port = o->addr.port }, o,
 				    MAX(o->weight * NAME_ADDRESSES_MAX / answer->count, 1u)))
 				return false;
+		}
 	}
+	say_left_out(m);
 	return true;
 }
 
@@ -316,6 +381,7 @@ static void pool_main_free(struct pool_main *m)
 	wish_free(m->next);
 	list_del(&m->node);
 	list_del(&m->bucket);
+	pool_view_unref(m->view);
 	pool_unref(m->pool);
 	free(m);
 }
@@ -398,7 +464,8 @@ static bool still_resolving(const struct pool_main *m)
 
 static bool make_view(struct pool_main *m)
 {
-	const struct origin_group group = { .settings = m->wish->settings, .check = m->wish->check };
+	const struct origin_group settings = { .settings = m->wish->settings, .check = m->wish->check };
+	const struct origin_group *group = m->pool->group ? &settings : NULL;
 	struct pool_member *members = calloc(MAX(m->place_count, 1u), sizeof(*members));
 	struct pool_view *view = NULL;
 	unsigned int count = 0;
@@ -412,17 +479,20 @@ static bool make_view(struct pool_main *m)
 		if (place->weight)
 			members[count++] = (struct pool_member){ place->endpoint, place->weight };
 	}
-	if (count == 0 && !m->has_view && still_resolving(m)) {
+	if (m->view ? pool_view_same(m->view, group, m->algorithm, members, count) : count == 0 && still_resolving(m)) {
 		free(members);
-		return true; /* flows wait for the first answer */
+		return true; /* nothing new; or flows wait for the first answer */
 	}
-	if (pool_view_new(m->pool->group ? &group : NULL, m->algorithm, members, count, &view) == 0) {
+	if (pool_view_new(group, m->algorithm, members, count, &view) == 0)
 		ok = publish(m->pools, m->pool, view);
-		m->has_view = true;
-	}
-	pool_view_unref(view);
 	free(members);
-	return ok;
+	if (!ok) {
+		pool_view_unref(view);
+		return false;
+	}
+	pool_view_unref(m->view);
+	m->view = view;
+	return true;
 }
 
 /* Everything anew from the wish and the names' answers. @drain: -1 when the configuration has not changed. */
@@ -433,6 +503,7 @@ static void rebuild(struct pool_main *m, nsec_t drain)
 	list_for_each (node, &m->places)
 		ok &= watch(m, CONTAINER_OF(node, struct place, node));
 	ok &= make_view(m);
+	m->behind = !ok;
 	if (!ok)
 		log_error("%s%s: out of memory, the workers keep the origins they know",
 			m->pool->group ? "group " : "origin", m->pool->group ? m->pool->group : "");
@@ -494,7 +565,13 @@ static int prepare_one(struct pools *p, const struct origin_group *group, const 
 	if (m->wish && !group)
 		return 0; /* of an origin that a rule names, nothing can change */
 	m->next = group ? wish_of_group(p, group) : wish_of_rule(p, rule);
-	return m->next ? 0 : fault(-ENOMEM);
+	if (!m->next)
+		return fault(-ENOMEM);
+	if (m->wish && !m->behind && same_wish(m->wish, m->next)) {
+		wish_free(m->next);
+		m->next = NULL;
+	}
+	return 0;
 }
 
 int pools_prepare(struct pools *p, const struct config *config)

@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-int privilege_drop(void)
+int privilege_drop(bool net_admin)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[2];
@@ -17,7 +17,7 @@ int privilege_drop(void)
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || syscall(SYS_capget, &header, data) < 0)
 		return fault(-errno);
-	kept = data[0].permitted & 1u << CAP_NET_BIND_SERVICE;
+	kept = data[0].permitted & (1u << CAP_NET_BIND_SERVICE | (net_admin ? 1u << CAP_NET_ADMIN : 0));
 	data[0] = (struct __user_cap_data_struct){ .effective = kept, .permitted = kept };
 	data[1] = (struct __user_cap_data_struct){ 0 };
 	return syscall(SYS_capset, &header, data) < 0 ? fault(-errno) : 0;

@@ -25,18 +25,6 @@ const char *source_name(const struct options *options)
 	return options->config_path ? options->config_path : options->rules_path;
 }
 
-void source_problems(const struct options *options, const struct problems *problems, struct text *out)
-{
-	for (size_t i = 0; i < problems->count; i++) {
-		struct problem *problem = &problems->items[i];
-		bool in_rules = problem->line != 0 || !options->config_path;
-
-		problems_format(&(struct problems){ .items = problem, .count = 1 },
-			in_rules ? options->rules_path : options->config_path, out);
-	}
-	problems_format(&(struct problems){ .left_out = problems->left_out }, source_name(options), out);
-}
-
 /* --- reading --- */
 
 static bool read_file(const char *path, size_t max, char **ret_text, size_t *ret_length, struct text *out)
@@ -196,4 +184,24 @@ void source_keep(const struct options *options, const struct config *config)
 		log_error("--state %s: the last good configuration could not be kept: %s", options->state_path,
 			strerror(-r));
 	text_free(&document);
+}
+
+/* --- faults found later --- */
+
+void source_problems(const struct options *options, bool kept, const struct problems *problems, struct text *out)
+{
+	char path[PATH_MAX];
+
+	for (size_t i = 0; i < problems->count; i++) {
+		const struct problems one = { .items = &problems->items[i], .count = 1 };
+		const char *file = source_name(options);
+
+		if (kept && kept_path(options, "", path))
+			file = path;
+		else if (!one.items->path) /* only a rules file has lines */
+			file = options->rules_path;
+		problems_format(&one, file, out);
+	}
+	if (problems->left_out)
+		problems_format(&(struct problems){ .left_out = problems->left_out }, source_name(options), out);
 }

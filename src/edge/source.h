@@ -31,8 +31,11 @@ MUST_CHECK int source_read_kept(const struct options *options, struct config *re
  * stays. */
 void source_keep(const struct options *options, const struct config *config);
 
-/** source_problems() - append @problems, each with the file that its place is in */
-void source_problems(const struct options *options, const struct problems *problems, struct text *out);
+/**
+ * source_problems() - append faults found later, in what was read
+ * @kept: it was read by source_read_kept()
+ */
+void source_problems(const struct options *options, bool kept, const struct problems *problems, struct text *out);
 
 /** source_name() - the file for messages that name no other */
 const char *source_name(const struct options *options);

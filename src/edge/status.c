@@ -278,6 +278,8 @@ static uint64_t resident_bytes(void)
 
 static void put_node(struct edge *e, const struct snapshot *s, struct text *out)
 {
+	struct toa_counts toa = toa_send_counts(e->toa);
+
 	for (int i = 0; i < COUNTER_N; i++) {
 		put_head(out, counter_rows[i].word, "counter", counter_rows[i].help);
 		text_printf(out, "tidegate_%s %" PRIu64 "\n", counter_rows[i].word,
@@ -297,6 +299,10 @@ static void put_node(struct edge *e, const struct snapshot *s, struct text *out)
 	one(out, METRIC_RESIDENT_MEMORY, resident_bytes());
 	one(out, METRIC_WORKERS, e->options.workers);
 	one(out, METRIC_STEERING_BPF, e->steer != NULL);
+	one(out, METRIC_TCP_FAST_NOW, ENV_SUM(e, tcp_fast_flows));
+	one(out, METRIC_TOA, e->toa != NULL);
+	one(out, METRIC_TOA_NO_ROOM, toa.no_room);
+	one(out, METRIC_TOA_SYN_WITHOUT, toa.syn_without);
 }
 
 /* The snapshot, kept alive while it is read. */
@@ -344,6 +350,10 @@ void status_json(struct edge *e, struct text *out)
 	text_json(out, e->steering, strlen(e->steering));
 	text_str(out, ",\"udp_fast_path\":");
 	text_json(out, e->fastpath_state, strlen(e->fastpath_state));
+	text_str(out, ",\"tcp_fast_path\":");
+	text_json(out, e->tcp_fastpath_state, strlen(e->tcp_fastpath_state));
+	text_str(out, ",\"toa\":");
+	text_json(out, e->toa_state, strlen(e->toa_state));
 	text_printf(out, ",\"ports\":{\"tcp\":%u,\"udp\":%u}", port_map_count(&e->held, PROTOCOL_TCP),
 		port_map_count(&e->held, PROTOCOL_UDP));
 	text_printf(out, ",\"flows\":%u,\"flows_max\":%u,\"fds\":%u,\"fds_max\":%u", atomic_load(&e->node.flows),

@@ -6,6 +6,7 @@
 #include "edge/worker.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "flow/tcp_fast.h"
 #include "flow/tcp_flow.h"
 #include "flow/udp_flow.h"
 #include "io/route.h"
@@ -422,8 +423,8 @@ static int watch_routes(struct worker *w)
 }
 
 int worker_new(struct worker **ret_worker, unsigned int index, struct node_state *node, struct flow_log *log,
-	struct snapshot *snapshot, struct bound_sockets *sockets, uint32_t max_flows, struct fastpath *fastpath,
-	struct mailbox *main, int core)
+	struct snapshot *snapshot, struct bound_sockets *sockets, uint32_t max_flows, struct fastpath *udp_fast,
+	struct fastpath *tcp_fast, struct mailbox *main, int core)
 {
 	struct worker *w = aligned_alloc(64, (sizeof(*w) + 63) / 64 * 64);
 	int r;
@@ -437,7 +438,7 @@ int worker_new(struct worker **ret_worker, unsigned int index, struct node_state
 	list_init(&w->env.flows);
 	list_init(&w->env.fast_sessions);
 	timer_init(&w->env.fast_timer, udp_fast_sweep);
-	w->env.fastpath = fastpath;
+	w->env.fastpath = udp_fast;
 	w->env.route_fd = w->env.route_watch_fd = -1;
 	w->env.loop.epoll_fd = -1;
 	w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -465,9 +466,10 @@ int worker_new(struct worker **ret_worker, unsigned int index, struct node_state
 		r = slab_init(&w->env.chunks, CHUNK_SIZE, CHUNK_POOL_BYTES / CHUNK_SIZE);
 	if (r == 0)
 		r = udp_table_new(&w->env, max_flows);
-	if (r == 0 && fastpath) {
+	if (r == 0 && (udp_fast || tcp_fast))
 		r = watch_routes(w);
-	}
+	if (r == 0 && tcp_fast)
+		r = tcp_fast_new(&w->env, tcp_fast);
 	if (r == 0)
 		r = mailbox_init(&w->mailbox, &w->env.loop, w);
 	for (size_t i = 0; i < sockets->count && r == 0; i++)
@@ -498,6 +500,7 @@ void worker_free(struct worker *w)
 		mailbox_deinit(&w->mailbox);
 	loop_deinit(&w->env.loop);
 	udp_table_free(&w->env);
+	tcp_fast_free(&w->env);
 	slab_deinit(&w->env.tcp_flows);
 	slab_deinit(&w->env.chunks);
 	if (w->env.scratch)

@@ -61,14 +61,15 @@ struct worker {
  * @snapshot:  a reference is taken
  * @sockets:   its first listeners; taken over, the list left empty
  * @max_flows: room for TCP flows and for UDP sessions, each
- * @fastpath:  shared by all workers, or NULL
+ * @udp_fast:  for UDP sessions; shared by all workers, or NULL
+ * @tcp_fast:  the same for TCP flows
  * @core:      to be pinned to, or -1
  *
  * Return: 0; -errno.
  */
 MUST_CHECK int worker_new(struct worker **ret_worker, unsigned int index, struct node_state *node, struct flow_log *log,
-	struct snapshot *snapshot, struct bound_sockets *sockets, uint32_t max_flows, struct fastpath *fastpath,
-	struct mailbox *main, int core);
+	struct snapshot *snapshot, struct bound_sockets *sockets, uint32_t max_flows, struct fastpath *udp_fast,
+	struct fastpath *tcp_fast, struct mailbox *main, int core);
 
 /** worker_start() - @done is delivered to the main thread when the worker has ended. Return: 0; -errno. */
 MUST_CHECK int worker_start(struct worker *w, void (*done)(struct mail *mail, void *to));

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Telling a TCP origin who the client is: the PROXY header goes out before the first byte of the client, in one
- * segment with it when that byte is already here.
+ * segment with it when that byte is already here. The option of pass mode toa is given to the socket before it
+ * connects: connect.c.
  */
 #include "flow/tcp_flow.h"
 #include "wire/proxy.h"

@@ -2,11 +2,14 @@
 /*
  * Choosing an origin and connecting to it. An attempt that is refused, times out or finds no route is followed by one
  * to another origin of the pool, up to connect_tries; until then not a byte of the client has been read, so nothing
- * can be lost or sent twice. A client that goes away meanwhile ends the flow.
+ * can be lost or sent twice. A client that goes away meanwhile ends the flow. With pass mode toa each attempt's socket
+ * is given the client's address first, since the connection carries it from its first segment on.
  */
 #include "base/error.h"
+#include "bpf/toa_send/toa_send.h"
 #include "flow/tcp_flow.h"
 #include "io/sock.h"
+#include "wire/toa.h"
 
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -94,9 +97,39 @@ static enum step attempt_errno(struct tcp_flow *f, int error)
 	}
 }
 
+/* With pass mode toa: lays the client's address out, to be taken by the kernel during connect(). NULL: it can't be. */
+static struct toa_slot *give_toa(struct tcp_flow *f)
+{
+	const struct rule_settings *settings = settings_of(f);
+	uint32_t kind = ip_is_v4(&f->flow.client.ip) ? settings->toa_kind_v4 : settings->toa_kind_v6;
+	struct toa_send *toa = f->flow.env->node->toa;
+	uint8_t option[TOA_OPTION_MAX];
+	size_t length = toa_encode((uint8_t)kind, &f->flow.client, option);
+	struct toa_slot *slot;
+
+	if (!toa || toa_send_give(toa, f->side[SIDE_ORIGIN].fd, option, length, settings->toa_in_syn, &slot))
+		return NULL;
+	return slot;
+}
+
+/* The connection has not got it. Return: whether the rule insists on it. */
+static bool toa_failed(struct tcp_flow *f)
+{
+	if (f->flow.env->node->toa)
+		env_count(f->flow.env, COUNTER_TOA_HAND_OVER_FAULTS);
+	return settings_of(f)->toa_required;
+}
+
+static void count_toa(struct tcp_flow *f)
+{
+	if (f->flow.rule->rule->pass == PASS_TOA)
+		env_count(f->flow.env, f->toa ? COUNTER_TOA_CONNECTIONS : COUNTER_TOA_WITHOUT);
+}
+
 static enum step connect_begin(struct tcp_flow *f)
 {
 	struct tcp_side *origin = &f->side[SIDE_ORIGIN];
+	struct toa_slot *slot = NULL;
 	union sockaddr_any sa;
 	socklen_t length = addr_to_sockaddr(&f->flow.origin, &sa);
 	int r;
@@ -112,9 +145,20 @@ static enum step connect_begin(struct tcp_flow *f)
 	r = sock_set(origin->fd, SOL_SOCKET, SO_OOBINLINE, 1);
 	if (r)
 		return attempt_errno(f, -r);
+	f->toa = false;
+	if (f->flow.rule->rule->pass == PASS_TOA) {
+		slot = give_toa(f);
+		if (!slot && toa_failed(f))
+			return tcp_end(f, END_TOA_FAILED, END_SIDE_FIRST);
+	}
 	f->connect_start = clock_now();
-	if (connect(origin->fd, &sa.sa, length) < 0 && errno != EINPROGRESS)
-		return attempt_errno(f, errno);
+	r = connect(origin->fd, &sa.sa, length) < 0 && errno != EINPROGRESS ? -errno : 0;
+	if (slot)
+		f->toa = toa_send_taken(slot);
+	if (r)
+		return attempt_errno(f, -r);
+	if (slot && !f->toa && toa_failed(f))
+		return tcp_end(f, END_TOA_FAILED, END_SIDE_FIRST);
 	r = side_watch(f, SIDE_ORIGIN, origin->fd);
 	if (r)
 		return attempt_errno(f, -r);
@@ -140,6 +184,7 @@ enum step tcp_connect(struct tcp_flow *f)
 	f->flow.connect_us = (uint32_t)((clock_now() - f->connect_start) / NSEC_PER_USEC);
 	f->flow.connected = true;
 	pool_worked(f->flow.endpoint);
+	count_toa(f);
 	rule_stats_connected(flow_stats(&f->flow), f->flow.connect_us);
 	return STEP_NEXT;
 }

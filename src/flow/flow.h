@@ -19,6 +19,7 @@
 struct flow_log;
 struct udp_table;
 struct fastpath;
+struct toa_send;
 struct flow;
 
 /* Shared by all workers: the ceilings of the node, and who uses how much of them. */
@@ -29,7 +30,8 @@ struct node_state {
 	void (*origin_failed)(struct mail *mail, void *to); /* deliver of a struct mail_failed */
 	uint64_t hash_key;
 	unsigned int workers;
-	uint32_t fd_max; /* file descriptors that flows may use, all workers together */
+	struct toa_send *toa; /* gives connections to origins the option of pass mode toa; NULL: it can't be had */
+	uint32_t fd_max;      /* file descriptors that flows may use, all workers together */
 	_Alignas(64) _Atomic uint32_t fds;
 	_Atomic uint32_t flows;
 	struct log_limit refusals[END_N];
@@ -57,6 +59,9 @@ struct flow_env {
 	struct fastpath *fastpath; /* shared by the workers; NULL: UDP stays in user space */
 	struct list fast_sessions; /* struct udp_session.fast: those that the kernel carries */
 	struct timer fast_timer;   /* reads their counters */
+	struct tcp_fast *tcp_fast; /* NULL: TCP stays in user space */
+	counter tcp_fast_flows;	   /* that the kernel carries now */
+	uint32_t route_changes;	   /* how often they have changed */
 	int route_fd;		   /* for route_lookup() */
 	int route_watch_fd;
 	struct source routes; /* routes have changed */

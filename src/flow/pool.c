@@ -101,6 +101,32 @@ static bool build_maglev(struct pool_view *v)
 	return ids && weights && v->maglev;
 }
 
+static void set_manner(struct pool_view *v, const struct origin_group *group, enum algorithm algorithm)
+{
+	v->algorithm = algorithm;
+	if (!group)
+		return;
+	v->algorithm = group->settings.algorithm;
+	v->all_down = group->settings.all_down;
+	v->slow_start = group->settings.slow_start_ms * NSEC_PER_MSEC;
+	v->passive_fails = group->check.type == CHECK_TYPE_OFF ? 0 : group->settings.passive_fails;
+}
+
+bool pool_view_same(const struct pool_view *v, const struct origin_group *group, enum algorithm algorithm,
+	const struct pool_member *members, unsigned int count)
+{
+	struct pool_view other = { 0 };
+
+	set_manner(&other, group, algorithm);
+	if (v->count != count || v->algorithm != other.algorithm || v->all_down != other.all_down ||
+		v->slow_start != other.slow_start || v->passive_fails != other.passive_fails)
+		return false;
+	for (unsigned int i = 0; i < count; i++)
+		if (v->members[i].endpoint != members[i].endpoint || v->members[i].weight != members[i].weight)
+			return false;
+	return true;
+}
+
 int pool_view_new(const struct origin_group *group, enum algorithm algorithm, const struct pool_member *members,
 	unsigned int count, struct pool_view **ret_view)
 {
@@ -109,13 +135,7 @@ int pool_view_new(const struct origin_group *group, enum algorithm algorithm, co
 	if (!v)
 		return fault(-ENOMEM);
 	atomic_init(&v->refs, 1);
-	v->algorithm = algorithm;
-	if (group) {
-		v->algorithm = group->settings.algorithm;
-		v->all_down = group->settings.all_down;
-		v->slow_start = group->settings.slow_start_ms * NSEC_PER_MSEC;
-		v->passive_fails = group->check.type == CHECK_TYPE_OFF ? 0 : group->settings.passive_fails;
-	}
+	set_manner(v, group, algorithm);
 	for (v->count = 0; v->count < count; v->count++)
 		v->members[v->count] = (struct pool_member){
 			.endpoint = endpoint_ref(members[v->count].endpoint),

@@ -98,6 +98,10 @@ struct endpoint *endpoint_unref(struct endpoint *e);
 MUST_CHECK int pool_view_new(const struct origin_group *group, enum algorithm algorithm,
 	const struct pool_member *members, unsigned int count, struct pool_view **ret_view);
 
+/** pool_view_same() - whether pool_view_new() would make an equal view */
+bool pool_view_same(const struct pool_view *v, const struct origin_group *group, enum algorithm algorithm,
+	const struct pool_member *members, unsigned int count);
+
 /** pool_view_ref() - Return: @v. */
 struct pool_view *pool_view_ref(struct pool_view *v);
 

@@ -10,6 +10,7 @@
  * they were written. So a flow always goes on, and memory stays bounded.
  */
 #include "base/error.h"
+#include "flow/tcp_fast.h"
 #include "flow/tcp_flow.h"
 #include "io/sock.h"
 
@@ -108,6 +109,11 @@ static int flush(struct tcp_flow *f, struct tcp_side *side)
 	return 0;
 }
 
+int relay_flush(struct tcp_flow *f, enum side_id id)
+{
+	return flush(f, &f->side[id]);
+}
+
 /* How much may be read so that the pool can keep all of it; 0 when only looking is safe. */
 static size_t read_size(const struct flow_env *env)
 {
@@ -118,12 +124,13 @@ static size_t read_size(const struct flow_env *env)
 	return MIN(chunks / POOL_SHARE * sizeof(((struct chunk *)0)->bytes), (size_t)RELAY_BUFFER_SIZE);
 }
 
-static void count(struct tcp_flow *f, enum side_id from, size_t bytes)
+void relay_count(struct tcp_flow *f, enum side_id from, size_t bytes)
 {
 	if (from == SIDE_CLIENT)
 		flow_in(&f->flow, bytes);
 	else
 		flow_out(&f->flow, bytes);
+	tcp_fast_count(f, bytes);
 	f->last_activity = f->flow.env->loop.now;
 }
 
@@ -174,7 +181,7 @@ static enum pump_result pump_once(struct tcp_flow *f, enum side_id from_id, stru
 	if (peek) {
 		if (sent && recv(from->fd, NULL, (size_t)sent, MSG_TRUNC) != sent)
 			return pump_error(f, from_id, ECONNRESET);
-		count(f, from_id, (size_t)sent);
+		relay_count(f, from_id, (size_t)sent);
 		if (sent == n)
 			after_read(from, (size_t)n, size);
 	} else {
@@ -182,7 +189,7 @@ static enum pump_result pump_once(struct tcp_flow *f, enum side_id from_id, stru
 			f->flow.env->scratch + sent, (size_t)(n - sent));
 
 		ASSERT(kept); /* read_size() left room for all of it */
-		count(f, from_id, (size_t)n);
+		relay_count(f, from_id, (size_t)n);
 		after_read(from, (size_t)n, size);
 	}
 	return from->readable && to->writable ? PUMP_AGAIN : PUMP_DONE;
@@ -294,6 +301,15 @@ enum step tcp_relay(struct tcp_flow *f)
 	if (begins) {
 		f->last_activity = f->flow.env->loop.now;
 		tcp_timer(f, MIN(f->flow.rule->rule->settings.idle_timeout_ms, (int64_t)SETTLE_MS));
+		tcp_fast_begin(f);
+	}
+	if (tcp_fast_owns(f)) {
+		enum step step = tcp_fast_run(f);
+
+		if (step != STEP_NEXT)
+			return step;
+		if (tcp_fast_owns(f))
+			return f->timed_out ? on_timer(f) : STEP_WAIT;
 	}
 	for (int i = 0; i < SIDE_N; i++)
 		if (f->side[i].failed)
@@ -313,5 +329,7 @@ enum step tcp_relay(struct tcp_flow *f)
 	}
 	if (f->side[SIDE_CLIENT].shut && f->side[SIDE_ORIGIN].shut)
 		return tcp_end(f, END_DONE, f->first_eof == SIDE_CLIENT ? END_SIDE_CLIENT : END_SIDE_ORIGIN);
+	if (tcp_fast_due(f))
+		tcp_fast_consider(f);
 	return f->timed_out ? on_timer(f) : STEP_WAIT;
 }

@@ -5,6 +5,7 @@
  */
 #include "flow/tcp_flow.h"
 #include "base/error.h"
+#include "flow/tcp_fast.h"
 #include "io/sock.h"
 
 #include <errno.h>
@@ -139,10 +140,11 @@ static void free_flow(struct grave *grave)
 enum step tcp_log(struct tcp_flow *f)
 {
 	bool reset = end_rows[f->end].close == END_CLOSE_RST;
+	bool fast = tcp_fast_close(f);
 
 	timer_stop(&f->timer);
 	list_del(&f->waiting);
-	for (int i = 0; i < SIDE_N; i++) {
+	for (int i = 0; i < SIDE_N && !fast; i++) {
 		struct tcp_side *side = &f->side[i];
 		bool cut = side->pending != NULL; /* a stream that misses its end must not look whole */
 		bool gone = side->failed;	  /* the peer has reset it: there is nobody to tell */

@@ -48,8 +48,18 @@ struct tcp_flow {
 	struct tcp_side side[SIDE_N];
 	struct timer timer; /* of the present stage: PROXY header, connect, keep-alive and idle */
 	struct grave grave;
-	struct list waiting;		       /* in pool_slot.waiting while the origin's name has no answer */
-	uint32_t tried[CONNECT_TRIES_MAX - 1]; /* origins that failed, by struct endpoint.id; as many as tries */
+	struct list waiting; /* in pool_slot.waiting while the origin's name has no answer */
+	union {
+		/* until the origin is connected: those that failed, by struct endpoint.id; as many as tries */
+		uint32_t tried[CONNECT_TRIES_MAX - 1];
+		/* from then on (tcp_fast.c) */
+		struct {
+			uint64_t carried;  /* by the relay, with a minimum for each read */
+			uint64_t fast_due; /* what it must be for the next attempt at the kernel's fast path */
+			nsec_t fast_not_before;
+			struct tcp_fast_slot *fast; /* its place there; NULL: none */
+		};
+	};
 	nsec_t last_activity;
 	nsec_t connect_start;
 	uint8_t stage;	      /* enum tcp_stage */
@@ -58,6 +68,8 @@ struct tcp_flow {
 	uint8_t first_eof;    /* enum side_id: who closed first; SIDE_N: nobody yet */
 	uint8_t tries;	      /* connection attempts made */
 	uint8_t last_failure; /* enum end_reason: of the last attempt */
+	uint8_t fast_attempts;
+	bool toa; /* the connection to the origin was given the option of pass mode toa */
 	bool keepalive_set;
 	bool timed_out; /* the timer has fired and the stage has not looked yet */
 };
@@ -92,6 +104,12 @@ MUST_CHECK int side_watch(struct tcp_flow *f, enum side_id side, int fd);
 
 /** side_keep() - keep bytes that a side did not take; false when the pool has no room for them */
 MUST_CHECK bool side_keep(struct tcp_flow *f, enum side_id side, const uint8_t *bytes, size_t length);
+
+/** relay_flush() - write what is kept for a side, as far as it takes it. Return: 0; -errno. */
+MUST_CHECK int relay_flush(struct tcp_flow *f, enum side_id side);
+
+/** relay_count() - bytes of a side were taken over */
+void relay_count(struct tcp_flow *f, enum side_id from, size_t bytes);
 
 /** side_drop_pending() - free what is kept */
 void side_drop_pending(struct tcp_flow *f, enum side_id side);

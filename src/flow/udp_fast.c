@@ -241,5 +241,6 @@ void udp_fast_routes_ready(struct source *source, uint32_t events)
 
 	(void)events;
 	route_watch_drain(env->route_watch_fd);
+	env->route_changes++;
 	env->routes_changed = true; /* the next sweep looks at all of them: changes often come many at once */
 }

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The BPF programs of a running edge, run by hand: BPF_PROG_TEST_RUN, with the maps that the edge has filled."""
+import contextlib
 import ctypes
 import errno
 import json
@@ -27,7 +28,7 @@ class Program:
     def __init__(self, pid, name):
         ids = set()
         for n in os.listdir(f"/proc/{pid}/fdinfo"):
-            with open(f"/proc/{pid}/fdinfo/{n}") as f:
+            with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/fdinfo/{n}") as f:  # closed meanwhile
                 ids |= set(re.findall(r"^prog_id:\s+(\d+)", f.read(), re.MULTILINE))
         shown = (json.loads(subprocess.check_output(["bpftool", "-j", "prog", "show", "id", i])) for i in ids)
         info = next(i for i in shown if i.get("name") == name)

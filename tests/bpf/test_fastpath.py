@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from harness import UdpOrigin, free_port, own_network
+from harness import UdpOrigin, accept, connect, free_port, listen, own_network, port_of, recv_exactly, wait_until
 from program import Program
 
 NEXT, REDIRECT = 0xFFFFFFFF, 7  # TCX_NEXT, TC_ACT_REDIRECT
@@ -286,3 +286,178 @@ def test_what_is_not_addressed_to_this_machine_is_left_alone(fastpath, arrives, 
         data = b"\x02" + packet(arrives, b"for a neighbour")[1:]
         assert fastpath.run(data, skb()) == (NEXT, data)
         assert fastpath.counted() == ((0, 0), (0, 0))
+
+
+# --- TCP ---
+
+TCP_SLOT, GENERATION, CARRY, WATCH = 9, 3, 2, 1
+DELTA, BACK_DELTA, TS_DELTA, TS_BACK = 0x10203040, 0xFFFF0001, 1000, 0xFFFFFF00  # so that sums overflow, too
+FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+TIMESTAMPS = b"\1\1\x08\x0a" + struct.pack(">II", 0xFFFFFE00, 77)
+
+
+def segment(pair, payload=b"", flags=ACK, seq=0xFFFFFF00, ack=500, window=1000, options=TIMESTAMPS, urgent=0, **ip):
+    """A frame with TCP; `packet()` makes what is around it."""
+    (source, sport), (target, dport) = pair
+    tcp = struct.pack(">HHIIBBHHH", sport, dport, seq, ack, (20 + len(options)) // 4 << 4, flags, window, 0, urgent) + options
+    pseudo = raw(source) + raw(target) + struct.pack(">IHBB", len(tcp) + len(payload), 0, 0, 6)
+    tcp = tcp[:16] + struct.pack(">H", checksum(pseudo + tcp + payload)) + tcp[18:]
+    head_length = 14 + (40 if ":" in source else 20)
+    # the 8 bytes that packet() takes for UDP's header are replaced by those of TCP
+    frame = packet(pair, (tcp + payload)[8:], protocol=6, check=0, **ip)
+    return frame[:head_length] + tcp + payload
+
+
+def expected(leaves, payload=b"", flags=ACK, seq=0xFFFFFF00, ack=500, window=1000, options=TIMESTAMPS, sack=(), **more):
+    out = b""
+    if options:
+        value, echo = struct.unpack(">II", options[4:12])
+        out = options[:4] + struct.pack(">II", (value + TS_DELTA) % 2**32, (echo - TS_BACK) % 2**32 if flags & ACK else echo)
+        out += options[12:]
+    return segment(leaves, payload, flags, (seq + DELTA) % 2**32, (ack - BACK_DELTA) % 2**32 if flags & ACK else ack, window,
+                   out, **more)
+
+
+class TcpFastpath(Fastpath):
+    @contextlib.contextmanager
+    def flow(self, arrives, leaves, state=CARRY, told=0, scales=(0, 0), seen=0xFFFFFF00, back_seen=2000, ifindex=0, fin_end=0):
+        """A flow's direction to the origin while inside."""
+        value = self.tuple(leaves) + struct.pack("IIIIII", TCP_SLOT, GENERATION, TO_ORIGIN, ifindex == 0, ifindex, 1500)
+        way = struct.pack("7I4B", seen, (seen - 100) % 2**32, (seen + 2**30) % 2**32, fin_end, 0, DELTA, TS_DELTA, *scales, 0, 0)
+        back = struct.pack("7I4B", back_seen, 0, 0, 0, 0, BACK_DELTA, TS_BACK, 0, 0, 0, 0)
+        session = struct.pack("6I", 0, state, GENERATION, 0, told, 0) + way + back
+        self.update("tcp_sessions", struct.pack("I", TCP_SLOT), session)
+        self.update("tcp_counters", struct.pack("I", TCP_SLOT), bytes(64))
+        self.update("tcp_targets", self.tuple(arrives), value)
+        yield
+        with contextlib.suppress(OSError):
+            self.delete("tcp_targets", self.tuple(arrives))
+
+    def state(self):
+        """(told, bytes to the origin, seen) of the flow."""
+        session = struct.unpack("6I7I", self.lookup("tcp_sessions", struct.pack("I", TCP_SLOT), 88)[:52])
+        counted, = struct.unpack("Q", self.lookup("tcp_counters", struct.pack("I", TCP_SLOT), 64)[:8])
+        return session[4], counted, session[6]
+
+
+@pytest.fixture
+def tcp_fastpath(edge):
+    """The program, awake: it looks at TCP only while the edge has a flow there."""
+    listener = listen()
+    port = free_port()
+    e = edge(f"set node tcp_fast_path_after=1\ntcp:{port} 127.0.0.1 {port_of(listener)} off off\n")
+    with listener, connect(port) as client, accept(listener) as origin:
+        def carried():
+            client.sendall(b"x")
+            origin.sendall(recv_exactly(origin, 1))
+            recv_exactly(client, 1)
+            return e.metric("tcp_fast_flows") == 1
+        wait_until(carried, what="a carried flow")
+        with TcpFastpath(e) as program:
+            yield program
+
+
+@FAMILIES
+@pytest.mark.parametrize("case", [
+    {}, {"payload": b"x"}, {"payload": b"odd"}, {"payload": bytes(range(256)) * 4}, {"options": b""}, {"flags": ACK | PSH},
+    {"flags": 0}, {"urgent": 7, "flags": ACK | 32}, {"seq": 1, "ack": 0xFFFFFFFF}, {"hops": 1}], ids=str)
+def test_tcp_numbers_are_translated(tcp_fastpath, arrives, leaves, case):
+    with tcp_fastpath.flow(arrives, leaves):
+        assert tcp_fastpath.run(segment(arrives, **case), skb()) == (NEXT, expected(leaves, **case))
+
+
+@FAMILIES
+def test_tcp_sack_blocks_and_odd_places_of_options_are_translated(tcp_fastpath, arrives, leaves):
+    def options(value, echo, edges):
+        return (b"\x08\x0a" + struct.pack(">II", value, echo) + b"\1\1\1\x05" +
+                bytes([2 + 4 * len(edges)]) + struct.pack(f">{len(edges)}I", *edges) + b"\1")
+    edges = [5, 0xFFFFFFF0, 7, 90000]
+    moved = [(edge - BACK_DELTA) % 2**32 for edge in edges]
+    before, after = options(9, 0, edges), options(9 + TS_DELTA, (0 - TS_BACK) % 2**32, moved)
+    assert len(before) % 4 == 0
+    with tcp_fastpath.flow(arrives, leaves):
+        packet_before = segment(arrives, b"data", options=before)
+        packet_after = segment(leaves, b"data", seq=(0xFFFFFF00 + DELTA) % 2**32, ack=(500 - BACK_DELTA) % 2**32, options=after)
+        assert tcp_fastpath.run(packet_before, skb()) == (NEXT, packet_after)
+
+
+@pytest.mark.parametrize("scales, before, after", [
+    ((0, 0), 1234, 1234), ((7, 0), 100, 12800), ((7, 0), 1000, 65535), ((0, 7), 65535, 511), ((3, 7), 160, 10), ((14, 14), 9, 9)])
+def test_tcp_windows_are_scaled(tcp_fastpath, scales, before, after):
+    arrives, leaves = V4
+    with tcp_fastpath.flow(arrives, leaves, scales=scales):
+        want = struct.unpack(">H", expected(leaves, window=after)[14 + 20 + 14:][:2])
+        verdict, out = tcp_fastpath.run(segment(arrives, window=before), skb())
+        assert (verdict, struct.unpack(">H", out[14 + 20 + 14:][:2])) == (NEXT, want)
+        assert out == expected(leaves, window=after)
+
+
+def test_tcp_bytes_are_counted_once(tcp_fastpath):
+    arrives, leaves = V4
+    with tcp_fastpath.flow(arrives, leaves, seen=1000):
+        for seq, length, total in ((1000, 10, 10), (1000, 10, 10), (1005, 10, 15), (900, 20, 15), (1015, 0, 15)):
+            tcp_fastpath.run(segment(arrives, bytes(length), seq=seq), skb())
+            assert tcp_fastpath.state()[1] == total
+        tcp_fastpath.run(segment(arrives, b"end", FIN | ACK, seq=1015), skb())
+        tcp_fastpath.run(segment(arrives, b"end", FIN | ACK, seq=1015), skb())
+        told, counted, seen = tcp_fastpath.state()
+        assert (told, counted, seen) == (1 | 32, 18, 1019)
+
+
+def test_tcp_fin_that_comes_after_an_ack_from_behind_it_is_no_byte(tcp_fastpath):
+    arrives, leaves = V4
+    with tcp_fastpath.flow(arrives, leaves, seen=1000):
+        tcp_fastpath.run(segment(arrives, bytes(10), seq=1000), skb())
+        tcp_fastpath.run(segment(arrives, seq=1011), skb())  # its FIN at 1010 was lost on the way here
+        tcp_fastpath.run(segment(arrives, b"", FIN | ACK, seq=1010), skb())
+        assert tcp_fastpath.state() == (1 | 32, 10, 1011)
+
+
+@pytest.mark.parametrize("seq, ends", [(1000, True), (950, True), (5000, True), (100, False), (1000 + 2**31, False)])
+def test_tcp_reset_ends_a_flow_only_inside_the_window(tcp_fastpath, seq, ends):
+    arrives, leaves = V4
+    with tcp_fastpath.flow(arrives, leaves, seen=1000):
+        case = {"flags": RST | ACK, "seq": seq}
+        assert tcp_fastpath.run(segment(arrives, **case), skb()) == (NEXT, expected(leaves, **case))
+        assert tcp_fastpath.state()[0] == (4 if ends else 0)
+
+
+def test_tcp_syn_takes_the_entry_of_a_flow_that_is_over(tcp_fastpath):
+    arrives, leaves = V4
+    syn = segment(arrives, flags=SYN)
+    with tcp_fastpath.flow(arrives, leaves, told=16):
+        assert tcp_fastpath.run(syn, skb()) == (NEXT, syn)
+        with pytest.raises(OSError):
+            tcp_fastpath.lookup("tcp_targets", tcp_fastpath.tuple(arrives), 60)
+
+
+def test_tcp_syn_inside_a_flow_is_for_its_other_end_to_answer(tcp_fastpath):
+    arrives, leaves = V4
+    with tcp_fastpath.flow(arrives, leaves):
+        assert tcp_fastpath.run(segment(arrives, flags=SYN), skb()) == (NEXT, expected(leaves, flags=SYN))
+        assert tcp_fastpath.state()[0] == 0
+
+
+@FAMILIES
+def test_watched_tcp_flows_are_noted_and_left_alone(tcp_fastpath, arrives, leaves):
+    with tcp_fastpath.flow(arrives, leaves, state=WATCH, seen=0):
+        frame = segment(arrives, b"12345", seq=100)
+        assert tcp_fastpath.run(frame, skb()) == (NEXT, frame)
+        assert tcp_fastpath.state() == (0, 0, 105)
+
+
+@pytest.mark.parametrize("options", [b"\x08\x00\1\1", b"\x05\x0a\1\1", b"\x08\x29\1\1"])
+def test_malformed_tcp_options_are_left_alone(tcp_fastpath, options):
+    arrives, leaves = V4
+    with tcp_fastpath.flow(arrives, leaves):
+        frame = segment(arrives, options=options)
+        assert tcp_fastpath.run(frame, skb()) == (NEXT, frame)
+
+
+@FAMILIES
+def test_tcp_packets_leave_by_a_device_with_one_hop_less(tcp_fastpath, arrives, leaves):
+    with tcp_fastpath.flow(arrives, leaves, ifindex=LOOPBACK):
+        verdict, out = tcp_fastpath.run(segment(arrives, b"x"), skb())
+        assert (verdict, out) == (REDIRECT, expected(leaves, b"x", hops=63))
+        for left in (segment(arrives, bytes(1500)), segment(arrives, hops=1)):
+            assert tcp_fastpath.run(left, skb()) == (NEXT, left)

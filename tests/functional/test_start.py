@@ -17,12 +17,12 @@ def test_check_accepts_good_rules(tmp_path):
 
 
 def test_check_reports_every_wrong_line(tmp_path):
-    path, done = check(tmp_path, "tcp:70000 127.0.0.1 80 off off\n# fine\ntcp:80 127.0.0.1 80 off toa\n"
+    path, done = check(tmp_path, "tcp:70000 127.0.0.1 80 off off\n# fine\ntcp:80 127.0.0.1 80 off spp\n"
                                  "tcp:80 og:web 80 on off\ntcp:81 127.0.0.1 80 off off\ntcp:81 127.0.0.1 80 off off\n")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         f"{path}:1:5: edge port 70000, expected 1-65535",
-        f'{path}:3:25: pass mode "toa" is not available yet, expected off, ppv1 or ppv2',
+        f'{path}:3:25: pass mode "spp" carries udp only, expected off, ppv1, ppv2 or toa for tcp',
         f"{path}:4:5: tcp port 80 already belongs to the rule on line 3",
         f'{path}:4:8: origin "og:web", expected a group of the configuration document (there is none of that name)',
         f"{path}:6:5: tcp port 81 already belongs to the rule on line 5",

@@ -17,6 +17,7 @@ Tests that need one lay more links: net.link().
 """
 import contextlib
 import ctypes
+import fcntl
 import os
 import random
 import re
@@ -24,13 +25,14 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from harness import (TIMEOUT, TcpOrigin, UdpOrigin, connect, free_port, free_ports, recv_exactly, stopped, udp_client,
+from harness import (TIMEOUT, TcpOrigin, UdpOrigin, accept, connect, how_it_ends, listen, port_of, free_port, free_ports, recv_exactly, reset, stopped, udp_client,
                      wait_until)
 from headers import both_ends, ppv1, ppv2, spp
-from streams import Job, StreamOrigin, exchange
+from streams import PERIOD, Job, StreamOrigin, exchange, piece
 
 CLONE_NEWNET = 0x40000000
 NAMESPACES = ("client", "edge", "origin", "far")
@@ -373,17 +375,20 @@ def test_one_worker_answers_clients_of_every_link_and_scope_from_one_port(net, o
 @pytest.fixture
 def wires(net, program):
     """lay(side, loss=…, …) -> Program: a bad wire on the client's or the origin's side."""
-    def lay(side, loss=0.0, repeat=0.0, delay_ms=0.0, jitter_ms=0.0):
+    def lay(side, loss=0.0, repeat=0.0, delay_ms=0.0, jitter_ms=0.0, kind=()):
         ends = {"client": [("client", "ct", "10.77.3.2/24"), ("edge", "et", "10.77.3.1/24")],
                 "origin": [("edge", "eo", "10.77.4.1/24"), ("origin", "ot", "10.77.4.2/24")]}[side]
         wire = program([sys.executable, os.path.join(os.path.dirname(__file__), "wire.py"),
                         *(x for name, device, _ in ends for x in (net.names[name], device)),
-                        loss, repeat, delay_ms, jitter_ms, 7])
+                        loss, repeat, delay_ms, jitter_ms, 7, *kind])
         wait_until(lambda: "ready" in wire.output() or wire.process.poll() is not None, what="the wire")
         assert wire.process.poll() is None, wire.output()
         for name, device, address in ends:
             with net.inside(name):
                 net.ip(f"addr add {address} dev {device}")
+                if kind:
+                    net.ip(f"addr add {address.replace('10.77.', 'fd77:').replace('.', '::').replace('/24', '/64')} "
+                           f"dev {device} nodad")
                 net.ip(f"link set {device} up")
         return wire
     return lay
@@ -825,3 +830,232 @@ def test_an_origin_without_a_route_ends_the_flow_at_once(net, protocol, kind):
     finally:
         with net.inside("edge"):
             net.ip(f"route del {kind} 10.78.0.0/16")
+
+
+# --- TCP on the fast path ---
+
+V4_WAY, V6_WAY = ("10.77.1.1", "10.77.2.2"), ("fd77:1::1", "fd77:2::2")
+WAYS = pytest.mark.parametrize("way", [V4_WAY, V6_WAY], ids=["IPv4", "IPv6"])
+OFFLOADS = {"TSO": 0x1F, "GSO": 0x24, "GRO": 0x2C}  # ETHTOOL_STSO and so on
+
+
+def tcp_pair(net, way, options="", count=1):
+    """An edge that hands TCP flows over early, and (client, origin) of `count` flows through it."""
+    to, origin_address = way
+    port, listener = free_port(), origin_of(net, listen, origin_address)
+    where = f"[{origin_address}]" if ":" in origin_address else origin_address
+    e = net.start(f"set node tcp_fast_path_after=1\ntcp:{port} {where} {port_of(listener)} off off {options}\n", drain=1)
+    assert e.status()["tcp_fast_path"] == "on"
+    with listener:
+        return (e, *[(tcp_from(net, port, to), accept(listener)) for _ in range(count)])
+
+
+def talk(client, origin, count=30):
+    for n in range(count):
+        for one, other in ((client, origin), (origin, client)):
+            one.sendall(b"message %d" % n)
+            assert recv_exactly(other, len(b"message %d" % n)) == b"message %d" % n
+
+
+def until_carried(net, e, pair, count=1):
+    for _ in range(20):
+        talk(*pair)
+        with contextlib.suppress(AssertionError):  # a flow that pauses is handed over, if it was not before
+            wait_until(lambda: net.metric(e, "tcp_fast_flows") >= count, 0.5, "the flow to be carried")
+            return
+    with net.inside("edge"):
+        raise AssertionError([line for line in e.metrics_text().splitlines() if line.startswith("tidegate_tcp_fast")])
+
+
+def pump(sending, reading, size=PERIOD):
+    """Every byte at its place."""
+    writer = threading.Thread(target=lambda: [sending.sendall(piece(5, at, min(PERIOD, size - at)))
+                                              for at in range(0, size, PERIOD)])
+    writer.start()
+    for at in range(0, size, PERIOD):
+        assert recv_exactly(reading, min(PERIOD, size - at)) == piece(5, at, min(PERIOD, size - at))
+    writer.join()
+
+
+def both_ways(client, origin, size):
+    other = threading.Thread(target=pump, args=(origin, client, size))
+    other.start()
+    pump(client, origin, size)
+    other.join()
+
+
+def offloads(net, on):
+    for name, device in ADDRESSES:
+        with net.inside(name), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            for command in OFFLOADS.values():
+                value = ctypes.create_string_buffer(struct.pack("II", command, on))
+                ifreq = struct.pack("16sP16x", device.encode(), ctypes.addressof(value))
+                fcntl.ioctl(s, 0x8946, ifreq)  # SIOCETHTOOL
+
+
+@WAYS
+@pytest.mark.parametrize("offload", [True, False], ids=["offloads", "no offloads"])
+def test_tcp_flows_are_carried_between_networks(net, way, offload):
+    offloads(net, offload)
+    try:
+        e, (client, origin) = tcp_pair(net, way)
+        with client, origin:
+            until_carried(net, e, (client, origin))
+            before = net.metric(e, "tcp_fast_bytes_total")
+            pump(client, origin, 40 * PERIOD)
+            pump(origin, client, 40 * PERIOD)
+            both_ways(client, origin, 20 * PERIOD)
+            client.shutdown(socket.SHUT_WR)
+            assert origin.recv(1) == b""
+            pump(origin, client, PERIOD)
+            wait_until(lambda: net.metric(e, "tcp_fast_bytes_total") - before >= 121 * PERIOD, what="the counters")
+        flow, = e.wait_flows(1)
+        assert (flow["end"], flow["end_side"]) == ("done", "client")
+        assert flow["bytes_out"] - flow["bytes_in"] == PERIOD
+    finally:
+        offloads(net, True)
+
+
+@WAYS
+def test_a_stream_without_pause_is_handed_over_between_networks(net, way):
+    e, (client, origin) = tcp_pair(net, way)
+    with client, origin:
+        pump(origin, client, 200 * PERIOD)
+        assert net.metric(e, "tcp_fast_flows") == 1
+        pump(client, origin, 200 * PERIOD)
+    flow, = e.wait_flows(1, end="done")
+    assert flow["bytes_in"] == flow["bytes_out"] == 200 * PERIOD
+
+
+@pytest.mark.parametrize("way", [("10.77.3.1", "10.77.4.2"), ("fd77:3::1", "fd77:4::2")], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("loss", [0.01, 0.05])
+def test_carried_tcp_flows_are_intact_over_bad_wires(net, wires, way, loss):
+    laid = [wires(side, loss=loss, repeat=0.02, delay_ms=1, jitter_ms=2, kind=["ethernet"]) for side in ("client", "origin")]
+    e, *pairs = tcp_pair(net, way, count=6)
+    with contextlib.ExitStack() as stack:
+        for pair in pairs:
+            stack.enter_context(pair[0])
+            stack.enter_context(pair[1])
+        for n, pair in enumerate(pairs):
+            until_carried(net, e, pair, n + 1)
+        flows = [threading.Thread(target=both_ways, args=(*pair, 400_000)) for pair in pairs]
+        failed = []
+        threading.excepthook, hook = lambda args: failed.append(args.exc_value), threading.excepthook
+        for f in flows:
+            f.start()
+        for f in flows:
+            f.join()
+        threading.excepthook = hook
+        assert failed == []
+    done = e.wait_flows(len(pairs), timeout=60)
+    assert [f["end"] for f in done] == ["done"] * len(pairs)
+    assert [(f["bytes_in"], f["bytes_out"]) for f in done if not f["bytes_in"] == f["bytes_out"] > 400_000] == []
+    for wire in laid:
+        wire.stop()
+
+
+@pytest.mark.parametrize("name, device", [("edge", "e1"), ("edge", "e0")])
+def test_tcp_segments_that_do_not_fit_the_other_side_keep_a_flow_in_user_space(net, name, device):
+    """One link of the edge takes longer packets than the other."""
+    for end, other in ((("client", "c0"), ("edge", "e0")) if device == "e0" else (("edge", "e1"), ("origin", "o0")),):
+        for owner, link in (end, other):
+            with net.inside(owner):
+                net.ip(f"link set {link} mtu 9000")
+    e, (client, origin) = tcp_pair(net, V4_WAY)
+    with client, origin:
+        talk(client, origin, 50)
+        both_ways(client, origin, 5 * PERIOD)
+        assert (net.metric(e, "tcp_fast_flows_total"), net.metric(e, "tcp_fast_mtu_total")) == (0, 1)
+
+
+@contextlib.contextmanager
+def sysctl(net, name, **values):
+    """Values below net/ipv4 of a namespace while inside."""
+    with net.inside(name):
+        before = {}
+        for key, value in values.items():
+            with open(f"/proc/sys/net/ipv4/{key}") as f:
+                before[key] = f.read()
+            with open(f"/proc/sys/net/ipv4/{key}", "w") as f:
+                f.write(value)
+    try:
+        yield
+    finally:
+        with net.inside(name):
+            for key, value in before.items():
+                with open(f"/proc/sys/net/ipv4/{key}", "w") as f:
+                    f.write(value)
+
+
+@pytest.mark.parametrize("name", ["client", "origin"])
+@pytest.mark.parametrize("option", ["tcp_timestamps", "tcp_sack"])
+def test_an_option_that_one_end_has_not_got_keeps_a_flow_in_user_space(net, name, option):
+    with sysctl(net, name, **{option: "0"}):
+        e, (client, origin) = tcp_pair(net, V4_WAY)
+        with client, origin:
+            talk(client, origin, 50)
+            both_ways(client, origin, 5 * PERIOD)
+            assert (net.metric(e, "tcp_fast_flows_total"), net.metric(e, "tcp_fast_options_total")) == (0, 1)
+
+
+@pytest.mark.parametrize("name", ["client", "origin"])
+def test_ecn_of_one_side_keeps_a_flow_in_user_space(net, name):
+    with sysctl(net, "client" if name == "client" else "edge", tcp_ecn="1"):
+        e, (client, origin) = tcp_pair(net, V4_WAY)
+        with client, origin:
+            talk(client, origin, 50)
+            assert (net.metric(e, "tcp_fast_flows_total"), net.metric(e, "tcp_fast_options_total")) == (0, 1)
+
+
+@pytest.mark.parametrize("name", ["client", "origin"])
+@pytest.mark.parametrize("values", [{"tcp_rmem": "4096 65536 65536"}, {"tcp_rmem": "4096 131072 900000000"},
+                                    {"tcp_window_scaling": "0"}], ids=["scale 0", "scale 14", "no scale"])
+def test_window_scales_may_differ(net, name, values):
+    with sysctl(net, name, **values):
+        e, (client, origin) = tcp_pair(net, V6_WAY)
+        with client, origin:
+            until_carried(net, e, (client, origin))
+            pump(client, origin, 20 * PERIOD)
+            pump(origin, client, 20 * PERIOD)
+            both_ways(client, origin, 5 * PERIOD)
+
+
+@WAYS
+@pytest.mark.parametrize("side", ["client", "origin"])
+def test_a_reset_crosses_between_networks(net, way, side):
+    e, (client, origin) = tcp_pair(net, way)
+    until_carried(net, e, (client, origin))
+    resetting, other = (client, origin) if side == "client" else (origin, client)
+    with other:
+        reset(resetting)
+        assert how_it_ends(other) == "reset"
+    flow, = e.wait_flows(1)
+    assert (flow["end"], flow["end_side"]) == (f"{side}_reset", side)
+
+
+@WAYS
+@pytest.mark.parametrize("why", ["idle", "rule_removed"])
+def test_ends_by_the_edge_reach_both_networks(net, way, why):
+    e, (client, origin) = tcp_pair(net, way, "idle_timeout=1s" if why == "idle" else "")
+    until_carried(net, e, (client, origin))
+    if why == "rule_removed":
+        assert e.reload("").startswith("ok")
+    how = "fin" if why == "idle" else "reset"
+    with client, origin:
+        assert (how_it_ends(client), how_it_ends(origin)) == (how, how)
+    flow, = e.wait_flows(1)
+    assert flow["end"] == why
+
+
+@WAYS
+def test_death_of_the_edge_resets_both_ends(net, way):
+    e, (client, origin) = tcp_pair(net, way)
+    until_carried(net, e, (client, origin))
+    e.process.kill()
+    e.process.wait()
+    e.stop_clean = lambda: None
+    for end in (client, origin):
+        with end, pytest.raises((ConnectionResetError, BrokenPipeError)):
+            while True:
+                end.sendall(b"anybody?")
+                end.recv(1)

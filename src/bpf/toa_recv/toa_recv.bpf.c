@@ -41,7 +41,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct toa_address);
+	__type(value, struct toa_client);
 } clients SEC(".maps");
 
 /* Prefixes of edges; user space writes them. */
@@ -95,12 +95,12 @@ static __always_inline _Bool is_v4(const __u32 *ip)
 }
 
 /* Return: whether an option of @size bytes is one of ours. */
-static __always_inline _Bool take_option(const struct toa_option *option, long size, struct toa_address *a)
+static __always_inline _Bool take_option(const struct toa_option *option, long size, struct toa_client *a)
 {
 	__u8 kind = option->kind;
-	_Bool v4 = size == TOA_SIZE_V4 && kind == kind_v4;
+	_Bool v4 = size == TOA_V4 && kind == kind_v4;
 
-	if (!v4 && !(size == TOA_SIZE_V6 && kind == kind_v6))
+	if (!v4 && !(size == TOA_V6 && kind == kind_v6))
 		return 0;
 	/* one way for both families: the verifier does not want fields selected by pointer */
 	a->ip[0] = v4 ? 0 : option->ip[0];
@@ -113,7 +113,7 @@ static __always_inline _Bool take_option(const struct toa_option *option, long s
 
 /* --- the kernel's search --- */
 
-static __always_inline _Bool load_kind(struct bpf_sock_ops *ctx, __u8 kind, __u64 flags, struct toa_address *a)
+static __always_inline _Bool load_kind(struct bpf_sock_ops *ctx, __u8 kind, __u64 flags, struct toa_client *a)
 {
 	struct toa_option option = { .kind = kind };
 	long size = bpf_load_hdr_opt(ctx, &option, sizeof(option), flags);
@@ -121,7 +121,7 @@ static __always_inline _Bool load_kind(struct bpf_sock_ops *ctx, __u8 kind, __u6
 	return take_option(&option, size, a);
 }
 
-static __always_inline _Bool load_option(struct bpf_sock_ops *ctx, __u64 flags, struct toa_address *a)
+static __always_inline _Bool load_option(struct bpf_sock_ops *ctx, __u64 flags, struct toa_client *a)
 {
 	return load_kind(ctx, kind_v4, flags, a) || (kind_v6 != kind_v4 && load_kind(ctx, kind_v6, flags, a));
 }
@@ -130,11 +130,11 @@ static __always_inline _Bool load_option(struct bpf_sock_ops *ctx, __u64 flags, 
 
 struct walk {
 	/* a TCP header, and zeros, so that an option may be read from wherever one begins */
-	__u8 header[TCP_HEADER_MAX + 4 + TOA_SIZE_V6];
+	__u8 header[TCP_HEADER_MAX + 4 + TOA_V6];
 	__u32 at;
 	__u32 end;
 	__u32 found;
-	struct toa_address address;
+	struct toa_client address;
 };
 
 static long walk_step(__u32 index, void *data)
@@ -163,7 +163,7 @@ static long walk_step(__u32 index, void *data)
 	return w->found;
 }
 
-static __always_inline _Bool walk(struct walk *w, struct toa_address *a)
+static __always_inline _Bool walk(struct walk *w, struct toa_client *a)
 {
 	w->at = TCP_HEADER_SIZE;
 	bpf_loop(TCP_OPTIONS_MAX, walk_step, w, 0);
@@ -171,7 +171,7 @@ static __always_inline _Bool walk(struct walk *w, struct toa_address *a)
 	return w->found;
 }
 
-static __always_inline _Bool walk_packet(struct bpf_sock_ops *ctx, struct toa_address *a)
+static __always_inline _Bool walk_packet(struct bpf_sock_ops *ctx, struct toa_client *a)
 {
 	struct walk w = { .end = TCP_HEADER_SIZE };
 	__u8 *data = ctx->skb_data, *end = ctx->skb_data_end;
@@ -186,7 +186,7 @@ static __always_inline _Bool walk_packet(struct bpf_sock_ops *ctx, struct toa_ad
 	return walk(&w, a);
 }
 
-static __always_inline _Bool walk_syn(struct bpf_sock_ops *ctx, struct toa_address *a)
+static __always_inline _Bool walk_syn(struct bpf_sock_ops *ctx, struct toa_client *a)
 {
 	struct walk w = { 0 };
 	long size = bpf_getsockopt(ctx, IPPROTO_TCP, TCP_BPF_SYN, w.header, TCP_HEADER_MAX);
@@ -216,12 +216,12 @@ static __always_inline _Bool is_trusted(struct bpf_sock_ops *ctx)
 	return bpf_map_lookup_elem(&trust, &key) != 0;
 }
 
-static __always_inline void keep(struct bpf_sock_ops *ctx, const struct toa_address *found)
+static __always_inline void keep(struct bpf_sock_ops *ctx, const struct toa_client *found)
 {
 	_Bool ip6 = ctx->family == AF_INET6 || !is_v4(found->ip);
 	__u32 flags = ctx->bpf_sock_ops_cb_flags;
 	struct bpf_sock *sk = ctx->sk;
-	struct toa_address *kept = sk ? bpf_sk_storage_get(&clients, sk, 0, BPF_SK_STORAGE_GET_F_CREATE) : 0;
+	struct toa_client *kept = sk ? bpf_sk_storage_get(&clients, sk, 0, BPF_SK_STORAGE_GET_F_CREATE) : 0;
 
 	if (!kept) {
 		count(TOA_COUNTER_RECV_NO_TOA);
@@ -236,7 +236,7 @@ static __always_inline void keep(struct bpf_sock_ops *ctx, const struct toa_addr
 	bpf_sock_ops_cb_flags_set(ctx, flags | BPF_SOCK_OPS_STATE_CB_FLAG); /* tells of the close */
 }
 
-static __always_inline void accepted(struct bpf_sock_ops *ctx, _Bool found, const struct toa_address *a)
+static __always_inline void accepted(struct bpf_sock_ops *ctx, _Bool found, const struct toa_client *a)
 {
 	if (found && !is_trusted(ctx)) {
 		count(TOA_COUNTER_UNTRUSTED);
@@ -262,7 +262,7 @@ static __always_inline void state_changed(struct bpf_sock_ops *ctx)
 {
 	__u32 state = ctx->args[1];
 	struct bpf_sock *sk = ctx->sk;
-	struct toa_address *kept;
+	struct toa_client *kept;
 
 	if (state != BPF_TCP_CLOSE || !sk)
 		return;
@@ -281,7 +281,7 @@ static __always_inline _Bool is_tcp(struct bpf_sock_ops *ctx)
 SEC("sockops")
 int established(struct bpf_sock_ops *ctx)
 {
-	struct toa_address a = { 0 };
+	struct toa_client a = { 0 };
 	_Bool found;
 
 	switch (ctx->op) {
@@ -304,7 +304,7 @@ int established(struct bpf_sock_ops *ctx)
 SEC("sockops")
 int established_any_kind(struct bpf_sock_ops *ctx)
 {
-	struct toa_address a = { 0 };
+	struct toa_client a = { 0 };
 	_Bool found;
 
 	switch (ctx->op) {
@@ -326,11 +326,11 @@ int established_any_kind(struct bpf_sock_ops *ctx)
 
 /* --- questions --- */
 
-static __always_inline struct toa_address *client_of(struct bpf_sock_addr *ctx)
+static __always_inline struct toa_client *client_of(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 	__u32 protocol = ctx->protocol;
-	struct toa_address *kept;
+	struct toa_client *kept;
 
 	if (!sk || protocol != IPPROTO_TCP)
 		return 0;
@@ -343,7 +343,7 @@ static __always_inline struct toa_address *client_of(struct bpf_sock_addr *ctx)
 SEC("cgroup/getpeername4")
 int name4(struct bpf_sock_addr *ctx)
 {
-	struct toa_address *kept = client_of(ctx);
+	struct toa_client *kept = client_of(ctx);
 
 	if (!kept)
 		return 1;
@@ -360,7 +360,7 @@ int name4(struct bpf_sock_addr *ctx)
 SEC("cgroup/getpeername6")
 int name6(struct bpf_sock_addr *ctx)
 {
-	struct toa_address *kept = client_of(ctx);
+	struct toa_client *kept = client_of(ctx);
 
 	if (!kept)
 		return 1;
@@ -386,7 +386,7 @@ static __always_inline int look_up(struct bpf_sockopt *ctx, struct bpf_sock *sk)
 {
 	struct toa_lookup *out = ctx->optval;
 	void *end = ctx->optval_end;
-	struct toa_address *kept;
+	struct toa_client *kept;
 
 	if ((void *)(out + 1) > end)
 		return -EINVAL;
