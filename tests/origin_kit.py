@@ -80,7 +80,7 @@ class Toa:
         self.pins = f"/sys/fs/bpf/tg-toa-{os.getpid()}-sender"
         self.state = f"/sys/fs/bpf/tg-toa-{os.getpid()}"
         run("bpftool", "prog", "load", SENDER, self.pins, "type", "sockops", "pinmaps", self.pins + "-maps")
-        run("bpftool", "cgroup", "attach", self.client, "sock_ops", "pinned", self.pins)
+        run("bpftool", "cgroup", "attach", self.client, "sock_ops", "pinned", self.pins, "multi")
         path = ctypes.create_string_buffer((self.pins + "-maps/sent").encode())
         self.sent = _bpf(7, struct.pack("QII", ctypes.addressof(path), 0, 0))  # BPF_OBJ_GET
         self._enter(self.client)

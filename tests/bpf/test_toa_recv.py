@@ -5,14 +5,11 @@ import json
 import os
 import re
 import resource
-import socket
-import subprocess
 import sys
-import urllib.request
 
 import pytest
 
-from harness import BUILD, TIMEOUT, free_port, own_network, recv_exactly, wait_until
+from harness import BUILD, TIMEOUT, connect, free_port, own_network, recv_exactly, wait_until
 from origin_kit import (CLIENT_V4, CLIENT_V6, EDGE, IN_REST, IN_SYN, KIT, PRELOAD, SERVER, STRANGER, TRUST, Toa, cgroup_root, no_rights,
                  option, run)
 
@@ -154,6 +151,22 @@ def test_it_goes_on_without_the_loader_and_ends_with_stop(toa):
         assert json.loads(lines.readline()) == list(kept.getsockname())
     told = toa.told(port, CLIENT_V4)
     assert told["peer"] == told["edge"] and told["lookup"] == "ENOPROTOOPT"
+
+
+@pytest.mark.parametrize("kinds", [(), ("--kind-v4", 254, "--kind-v6", 253)], ids=["200", "other kinds"])
+@pytest.mark.parametrize("client", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("origin", ["127.0.0.1", "[::1]"])
+def test_an_edge_in_front(toa, edge, origin, client, kinds):
+    """The whole way: client, tidegate-edge with pass mode toa, a server that knows nothing."""
+    toa.start(*kinds, trust="127.0.0.0/8,::1")
+    port, inside = free_port(), toa.serve("dual")
+    edge(f"tcp:{port} {origin} {inside} off toa\n")
+    for _ in range(20):
+        with connect(port, client) as s:
+            own = s.getsockname()[:2]
+            told = json.loads(s.makefile().readline())
+        assert (told["accept"] == told["peer"] == list(mapped(own))) == (not kinds)
+    assert toa.stats()["syn_recv_sock_no_toa" if kinds else "syn_recv_sock_toa"] == 20
 
 
 # --- trust ---
