@@ -1292,8 +1292,17 @@ static int check_all(const struct opening *o, struct connection *c, uint64_t wit
 
 	if (rc != SQLITE_OK)
 		return refuse_rc(o, c, rc, "checking it");
-	if (strcmp(found, "ok") != 0)
+	if (strcmp(found, "ok") != 0) {
+		const char *code = strstr(found, "error code=");
+		int error = code ? (int)strtol(code + strlen("error code="), NULL, 10) & 0xff : SQLITE_CORRUPT;
+
+		for (char *at = found; (at = strchr(at, '\n'));)
+			*at = ' ';
+		/* what could not be read need not be damaged */
+		if (error == SQLITE_IOERR || error == SQLITE_NOMEM)
+			return refuse(o, translate(NULL, error), "checking it: %.150s", found);
 		return refuse(o, STORE_E_CORRUPT, "it is damaged: %.150s; restore a backup", found);
+	}
 	r = read_meta(c, ret_meta);
 	if (r)
 		return refuse(o, r, "its table meta is damaged or can't be read: %s", sqlite3_errmsg(c->db));

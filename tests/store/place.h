@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Folders for the stores of tests: made below $TMPDIR or /tmp, and removed with what is in them. */
+/*
+ * Folders for the stores of tests, removed with what is in them: below $TMPDIR, or else in memory, where syncing costs
+ * nothing. What a killed process wrote is in the kernel there as well as on a disk.
+ */
 #pragma once
 
 #include "base/test.h"
@@ -26,7 +29,10 @@ static inline void place_make(struct place *p)
 	const char *tmp = getenv("TMPDIR");
 	char folder[200];
 
-	snprintf(folder, sizeof(folder), "%s/tidegate-store-XXXXXX", tmp ? tmp : "/tmp");
+	snprintf(folder, sizeof(folder), "%s/tidegate-store-XXXXXX",
+		tmp					? tmp
+			: access("/dev/shm", W_OK) == 0 ? "/dev/shm"
+							: "/tmp");
 	assert_non_null(mkdtemp(folder));
 	place_set(p, folder);
 }
