@@ -1099,6 +1099,8 @@ static int refuse_rc(const struct opening *o, const struct connection *c, int rc
 {
 	int r = translate(c->db, rc);
 
+	if ((rc & 0xff) == SQLITE_NOTADB)
+		return refuse(o, STORE_E_FOREIGN, "it is not a SQLite database, or its first page is damaged");
 	return refuse(o, r, "%s: %s", doing, c->db ? sqlite3_errmsg(c->db) : sqlite3_errstr(rc));
 }
 
@@ -1226,8 +1228,6 @@ static int check_kind(const struct opening *o, struct connection *c, bool *ret_n
 		rc = query_number(c, "PRAGMA user_version", &version);
 	if (rc == SQLITE_OK)
 		rc = query_number(c, "SELECT count(*) FROM sqlite_schema", &objects);
-	if ((rc & 0xff) == SQLITE_NOTADB)
-		return refuse(o, STORE_E_FOREIGN, "it is not a SQLite database, or its first page is damaged");
 	if (rc != SQLITE_OK)
 		return refuse_rc(o, c, rc, "reading its kind");
 	*ret_new = application == 0 && version == 0 && objects == 0;
