@@ -20,335 +20,13 @@
  * readers_lock. watches_lock guards the list of watches. Order: write_lock, then watches_lock; readers_lock is held
  * alone.
  */
-#include "control/store_sqlite.h"
-#include "base/error.h"
-#include "base/hash.h"
-#include "base/list.h"
+#include "control/store_sqlite_row.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
-#include <limits.h>
-#include <pthread.h>
-#include <sqlite3.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-enum {
-	READERS_N = 4,
-	SCHEMA_VERSION = 1,	     /* user_version */
-	APPLICATION_ID = 0x54644373, /* "TdCs" */
-	ORDINAL_BITS = 12,	     /* an id is a revision, and the place among the writes of its transaction */
-	ORDINAL_MAX = (1 << ORDINAL_BITS) - 1,
-	ROW_OVERHEAD = 64,	 /* bytes that a row of history counts beside its key and value */
-	COMPACT_REVISIONS = 256, /* history is let go in steps of as many */
-	COMPACT_ROWS = 8192,	 /* or of so many rows, which is more than a transaction adds */
-	LOCK_TEXT_SIZE = 96,
-};
-
-_Static_assert(STORE_WRITES_MAX <= ORDINAL_MAX + 1, "an ordinal for each write");
-
-#define STATEMENTS(S)                                                                                                  \
-	S(BEGIN_READ, "BEGIN")                                                                                         \
-	S(BEGIN_WRITE, "BEGIN IMMEDIATE")                                                                              \
-	S(COMMIT, "COMMIT")                                                                                            \
-	S(ROLLBACK, "ROLLBACK")                                                                                        \
-	S(META,                                                                                                        \
-		"SELECT revision, compacted, live_bytes, superseded_bytes, rows_sum, checksum FROM meta WHERE one = "  \
-		"1")                                                                                                   \
-	S(SET_META,                                                                                                    \
-		"UPDATE meta SET revision = ?1, compacted = ?2, live_bytes = ?3, superseded_bytes = ?4, "              \
-		"rows_sum = ?5, checksum = ?6 WHERE one = 1")                                                          \
-	S(GET, "SELECT id, key, created, checksum, value FROM version WHERE key = ?1 ORDER BY id DESC LIMIT 1")        \
-	S(LIST,                                                                                                        \
-		"SELECT id, key, created, checksum, value FROM version AS v WHERE key > ?1 AND key < ?2 AND id <= ?3 " \
-		"AND NOT EXISTS (SELECT 1 FROM version AS n WHERE n.key = v.key AND n.id > v.id AND n.id <= ?3) "      \
-		"ORDER BY key")                                                                                        \
-	S(CHANGES, "SELECT id, key, created, checksum, value FROM version WHERE id > ?1 ORDER BY id")                  \
-	S(ALL, "SELECT id, key, created, checksum, value FROM version ORDER BY id")                                    \
-	S(HEAD,                                                                                                        \
-		"SELECT id, created, checksum, length(value) FROM version WHERE key = ?1 AND id < ?2 "                 \
-		"ORDER BY id DESC LIMIT 1")                                                                            \
-	S(INSERT, "INSERT INTO version (id, key, created, checksum, value) VALUES (?1, ?2, ?3, ?4, ?5)")               \
-	S(NEXT, "SELECT id, key, created, checksum FROM version WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT 1")       \
-	S(DELETE, "DELETE FROM version WHERE id = ?1")
-
-enum statement {
-#define STATEMENT(id, sql) STATEMENT_##id,
-	STATEMENTS(STATEMENT)
-#undef STATEMENT
-		STATEMENT_N
-};
-
-static const char *const statement_sql[STATEMENT_N] = {
-#define STATEMENT(id, sql) [STATEMENT_##id] = (sql),
-	STATEMENTS(STATEMENT)
-#undef STATEMENT
-};
-
-static const char schema_sql[] =
-	"BEGIN IMMEDIATE;"
-	/* id: revision << 12 | place in the transaction; created: a revision, 0 for a deletion, which has no value */
-	"CREATE TABLE version (id INTEGER PRIMARY KEY, key TEXT NOT NULL, created INTEGER NOT NULL,"
-	" checksum INTEGER NOT NULL, value BLOB);"
-	"CREATE INDEX version_key ON version (key);"
-	"CREATE TABLE meta (one INTEGER PRIMARY KEY CHECK (one = 1), revision INTEGER NOT NULL,"
-	" compacted INTEGER NOT NULL, live_bytes INTEGER NOT NULL, superseded_bytes INTEGER NOT NULL,"
-	" rows_sum INTEGER NOT NULL, checksum INTEGER NOT NULL);"
-	"INSERT INTO meta VALUES (1, 0, 0, 0, 0, 0, 0);"
-	"PRAGMA application_id = 0x54644373;"
-	"PRAGMA user_version = 1;"
-	"COMMIT;";
-
-struct connection {
-	sqlite3 *db;
-	sqlite3_stmt *statements[STATEMENT_N];
-};
-
-struct meta {
-	uint64_t revision;
-	uint64_t compacted;
-	uint64_t live_bytes;
-	uint64_t superseded_bytes;
-	uint64_t rows_sum;
-};
-
-struct sqlite_store {
-	struct store store;
-	struct store_sqlite_options options;
-	int lock_fd;
-	pthread_mutex_t write_lock;
-	struct connection writer;
-	_Atomic bool unsettled; /* a commit that failed may come back after a crash */
-	pthread_mutex_t readers_lock;
-	pthread_cond_t reader_back;
-	struct connection readers[READERS_N];
-	unsigned int readers_lent; /* bit i: readers[i] */
-	pthread_mutex_t watches_lock;
-	struct list watches;
-	size_t watch_count;
-};
-
-struct sqlite_watch {
-	struct store_watch watch;
-	struct list node;
-	uint64_t told; /* every change up to this revision */
-	bool too_late;
-};
-
-/* A row of version. Pointers are SQLite's, until the statement steps. */
-struct row {
-	uint64_t id;
-	const char *key;
-	size_t key_length;
-	uint64_t created;
-	uint64_t checksum;
-	const char *value;
-	size_t length;
-};
-
-static struct sqlite_store *of(struct store *store)
-{
-	return CONTAINER_OF(store, struct sqlite_store, store);
-}
-
-/* A result of SQLite's, as a result of ours. */
-static int translate_at(sqlite3 *db, int rc, const char *file, int line)
-{
-	int primary = rc & 0xff;
-	int err;
-
-	if (primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB)
-		return STORE_E_CORRUPT;
-	if (primary == SQLITE_FULL)
-		err = ENOSPC;
-	else if (primary == SQLITE_NOMEM || rc == SQLITE_IOERR_NOMEM)
-		err = ENOMEM;
-	else if (primary == SQLITE_BUSY || primary == SQLITE_LOCKED)
-		err = EBUSY;
-	else if (primary == SQLITE_READONLY)
-		err = EROFS;
-	else if ((primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN) && db && sqlite3_system_errno(db) == ENOSPC)
-		err = ENOSPC;
-	else
-		err = EIO;
-	return fault_at(-err, file, line);
-}
-#define translate(db, rc) translate_at((db), (rc), __FILE__, __LINE__)
-
-/* Checksums */
-
-static uint64_t mix(uint64_t sum, uint64_t number)
-{
-	uint8_t bytes[8];
-
-	for (unsigned int i = 0; i < sizeof(bytes); i++)
-		bytes[i] = (uint8_t)(number >> 8 * i);
-	return hash_bytes(bytes, sizeof(bytes), sum);
-}
-
-static uint64_t row_checksum(const struct row *row)
-{
-	uint64_t sum = hash_bytes(row->key, row->key_length, mix(row->id, row->created));
-
-	return row->value ? hash_bytes(row->value, row->length, sum) : sum;
-}
-
-static uint64_t meta_checksum(const struct meta *m)
-{
-	return mix(mix(mix(mix(m->revision, m->compacted), m->live_bytes), m->superseded_bytes), m->rows_sum);
-}
-
-static uint64_t row_bytes(size_t key_length, size_t length)
-{
-	return key_length + length + ROW_OVERHEAD;
-}
-
-/* Ids */
-
-static uint64_t id_revision(uint64_t id)
-{
-	return id >> ORDINAL_BITS;
-}
-
-/* The last id that a row of this revision can have. */
-static uint64_t id_last(uint64_t revision)
-{
-	return revision << ORDINAL_BITS | ORDINAL_MAX;
-}
-
-/* Statements: reset when they come, so that none stays in the middle of a table after a failure. */
-
-static sqlite3_stmt *statement(struct connection *c, enum statement which)
-{
-	sqlite3_reset(c->statements[which]);
-	return c->statements[which];
-}
-
-static void bind_number(sqlite3_stmt *s, int index, uint64_t number)
-{
-	/* fails only for an index that does not exist, or while the statement runs */
-	ASSERT(sqlite3_bind_int64(s, index, (sqlite3_int64)number) == SQLITE_OK);
-}
-
-static void bind_key(sqlite3_stmt *s, int index, const char *key, size_t length)
-{
-	ASSERT(sqlite3_bind_text(s, index, key, (int)length, SQLITE_STATIC) == SQLITE_OK);
-}
-
-static uint64_t column_number(sqlite3_stmt *s, int column)
-{
-	return (uint64_t)sqlite3_column_int64(s, column);
-}
-
-/* What step() answers beside faults and STORE_E_CORRUPT. */
-enum { STEP_ROW = 1000, STEP_DONE };
-
-static int step(struct connection *c, sqlite3_stmt *s)
-{
-	int rc = sqlite3_step(s);
-
-	if (rc == SQLITE_ROW)
-		return STEP_ROW;
-	if (rc == SQLITE_DONE)
-		return STEP_DONE;
-	rc = translate(c->db, rc);
-	sqlite3_reset(s);
-	return rc;
-}
-
-/* Run a statement that returns no rows. */
-static int run(struct connection *c, sqlite3_stmt *s)
-{
-	int r = step(c, s);
-
-	if (r == STEP_ROW || r == STEP_DONE) {
-		sqlite3_reset(s);
-		return 0;
-	}
-	return r;
-}
-
-static int run_plain(struct connection *c, enum statement which)
-{
-	return run(c, statement(c, which));
-}
-
-/* Drop a transaction, whatever became of it: SQLite ends some by itself when they fail. */
-static void roll_back(struct connection *c)
-{
-	if (!sqlite3_get_autocommit(c->db) && run_plain(c, STATEMENT_ROLLBACK)) {
-		/* it is over nevertheless: what could not be undone on disk is not in the log's index */
-	}
-}
-
-static int read_meta(struct connection *c, struct meta *ret_meta)
-{
-	sqlite3_stmt *s = statement(c, STATEMENT_META);
-	int r = step(c, s);
-	struct meta m;
-	uint64_t checksum;
-
-	if (r != STEP_ROW)
-		return r == STEP_DONE ? STORE_E_CORRUPT : r;
-	m = (struct meta){
-		.revision = column_number(s, 0),
-		.compacted = column_number(s, 1),
-		.live_bytes = column_number(s, 2),
-		.superseded_bytes = column_number(s, 3),
-		.rows_sum = column_number(s, 4),
-	};
-	checksum = column_number(s, 5);
-	sqlite3_reset(s);
-	/* a store that has just been made has zeros */
-	if (checksum != (m.revision == 0 ? 0 : meta_checksum(&m)))
-		return STORE_E_CORRUPT;
-	*ret_meta = m;
-	return 0;
-}
-
-static int write_meta(struct connection *c, const struct meta *m)
-{
-	sqlite3_stmt *s = statement(c, STATEMENT_SET_META);
-
-	bind_number(s, 1, m->revision);
-	bind_number(s, 2, m->compacted);
-	bind_number(s, 3, m->live_bytes);
-	bind_number(s, 4, m->superseded_bytes);
-	bind_number(s, 5, m->rows_sum);
-	bind_number(s, 6, meta_checksum(m));
-	return run(c, s);
-}
-
-/* The row that a statement stands at; columns id, key, created, checksum, value. */
-static int read_row(struct connection *c, sqlite3_stmt *s, struct row *ret_row)
-{
-	struct row row = { .id = column_number(s, 0), .created = column_number(s, 2), .checksum = column_number(s, 3) };
-
-	if (sqlite3_column_type(s, 1) != SQLITE_TEXT)
-		return STORE_E_CORRUPT;
-	row.key = (const char *)sqlite3_column_text(s, 1);
-	row.key_length = (size_t)sqlite3_column_bytes(s, 1);
-	if (!row.key)
-		return translate(c->db, sqlite3_errcode(c->db));
-	if (sqlite3_column_type(s, 4) != SQLITE_NULL) {
-		row.value = sqlite3_column_blob(s, 4);
-		row.length = (size_t)sqlite3_column_bytes(s, 4);
-		if (!row.value && (sqlite3_errcode(c->db) & 0xff) == SQLITE_NOMEM)
-			return fault(-ENOMEM);
-		if (!row.value)
-			row.value = ""; /* what SQLite gives for no bytes */
-	}
-	if (row.checksum != row_checksum(&row) || (row.created == 0) != (row.value == NULL))
-		return STORE_E_CORRUPT;
-	*ret_row = row;
-	return 0;
-}
 
 /* Items of a page or of changes, in its arena. */
 struct items {
@@ -361,7 +39,9 @@ struct items {
 
 static int add_item(struct items *to, const struct row *row)
 {
-	struct store_item item = { .length = row->length, .revision = id_revision(row->id), .created = row->created };
+	struct store_item item = {
+		.length = row->length, .revision = sq_id_revision(row->id), .created = row->created
+	};
 
 	if (to->count == to->room) {
 		size_t room = to->room ? to->room * 2 : 8;
@@ -384,45 +64,6 @@ static int add_item(struct items *to, const struct row *row)
 	return 0;
 }
 
-/* The lock file */
-
-static uint64_t lock_checksum(uint64_t revision, long pid)
-{
-	return mix(mix(APPLICATION_ID, revision), (uint64_t)pid);
-}
-
-/* Note the newest acknowledged revision. What fails here costs only the notice of a loss that has not happened. */
-static void witness(struct sqlite_store *st, uint64_t revision)
-{
-	char text[LOCK_TEXT_SIZE];
-	long pid = (long)getpid();
-	int n = snprintf(text, sizeof(text), "revision %020" PRIu64 " pid %010ld check %016" PRIx64 "\n", revision, pid,
-		lock_checksum(revision, pid));
-
-	if (pwrite(st->lock_fd, text, (size_t)n, 0) != n) {
-		/* an older revision stays, or none that can be read */
-	}
-}
-
-/* What the lock file says; zeros when it says nothing that can be understood. */
-static void read_witness(int fd, uint64_t *ret_revision, long *ret_pid)
-{
-	char text[LOCK_TEXT_SIZE] = "";
-	uint64_t revision = 0, check = 0;
-	long pid = 0;
-
-	*ret_revision = 0;
-	*ret_pid = 0;
-	if (pread(fd, text, sizeof(text) - 1, 0) <= 0)
-		return;
-	if (sscanf(text, "revision %" SCNu64 " pid %ld check %" SCNx64, &revision, &pid, &check) != 3)
-		return;
-	if (check != lock_checksum(revision, pid))
-		return;
-	*ret_revision = revision;
-	*ret_pid = pid;
-}
-
 /* Readers */
 
 static int settle(struct sqlite_store *st)
@@ -440,7 +81,7 @@ static int settle(struct sqlite_store *st)
 	if (rc == SQLITE_OK && log && log->pMethods)
 		rc = log->pMethods->xSync(log, SQLITE_SYNC_FULL);
 	if (rc != SQLITE_OK)
-		return translate(db, rc);
+		return sq_translate(db, rc);
 	st->unsettled = false;
 	return 0;
 }
@@ -469,8 +110,8 @@ static int begin_read(struct sqlite_store *st, struct connection **ret_c, struct
 
 	c = &st->readers[i];
 	*ret_c = c;
-	r = run_plain(c, STATEMENT_BEGIN_READ);
-	return r ? r : read_meta(c, ret_meta);
+	r = sq_run_plain(c, STATEMENT_BEGIN_READ);
+	return r ? r : sq_read_meta(c, ret_meta);
 }
 
 /* @c may be NULL: begin_read() failed before it lent one */
@@ -480,7 +121,7 @@ static void end_read(struct sqlite_store *st, struct connection *c)
 		return;
 	for (size_t i = 0; i < STATEMENT_N; i++)
 		sqlite3_reset(c->statements[i]);
-	roll_back(c);
+	sq_roll_back(c);
 	pthread_mutex_lock(&st->readers_lock);
 	st->readers_lent &= ~(1U << (c - st->readers));
 	pthread_cond_signal(&st->reader_back);
@@ -489,7 +130,7 @@ static void end_read(struct sqlite_store *st, struct connection *c)
 
 static int sqlite_get(struct store *store, const char *key, struct store_page *page)
 {
-	struct sqlite_store *st = of(store);
+	struct sqlite_store *st = sq_of(store);
 	struct items items = { .arena = &page->arena };
 	struct connection *c = NULL;
 	struct meta meta;
@@ -499,14 +140,14 @@ static int sqlite_get(struct store *store, const char *key, struct store_page *p
 
 	if (r)
 		goto out;
-	s = statement(c, STATEMENT_GET);
-	bind_key(s, 1, key, strlen(key));
-	r = step(c, s);
+	s = sq_statement(c, STATEMENT_GET);
+	sq_bind_key(s, 1, key, strlen(key));
+	r = sq_step(c, s);
 	if (r == STEP_DONE)
 		r = STORE_E_ABSENT;
 	if (r != STEP_ROW)
 		goto out;
-	r = read_row(c, s, &row);
+	r = sq_read_row(c, s, &row);
 	if (r)
 		goto out;
 	r = row.value ? add_item(&items, &row) : STORE_E_ABSENT;
@@ -522,7 +163,7 @@ out:
 
 static int sqlite_list(struct store *store, const struct store_query *query, struct store_page *page)
 {
-	struct sqlite_store *st = of(store);
+	struct sqlite_store *st = sq_of(store);
 	struct items items = { .arena = &page->arena };
 	char end[STORE_KEY_MAX + 1];
 	size_t prefix_length = strlen(query->prefix);
@@ -545,13 +186,13 @@ static int sqlite_list(struct store *store, const struct store_query *query, str
 	end[prefix_length - 1] = '/' + 1;
 	if (query->after && strcmp(query->after, after) > 0)
 		after = query->after;
-	s = statement(c, STATEMENT_LIST);
-	bind_key(s, 1, after, strlen(after));
-	bind_key(s, 2, end, prefix_length);
-	bind_number(s, 3, id_last(at));
-	while ((r = step(c, s)) == STEP_ROW) {
+	s = sq_statement(c, STATEMENT_LIST);
+	sq_bind_key(s, 1, after, strlen(after));
+	sq_bind_key(s, 2, end, prefix_length);
+	sq_bind_number(s, 3, sq_id_last(at));
+	while ((r = sq_step(c, s)) == STEP_ROW) {
 		/* a deletion has no value; what it is is looked at before whether there is room */
-		r = read_row(c, s, &row);
+		r = sq_read_row(c, s, &row);
 		if (r)
 			goto out;
 		if (!row.value)
@@ -578,7 +219,7 @@ out:
 
 static int sqlite_status(struct store *store, struct store_status *ret_status)
 {
-	struct sqlite_store *st = of(store);
+	struct sqlite_store *st = sq_of(store);
 	struct connection *c = NULL;
 	struct meta meta;
 	int r = begin_read(st, &c, &meta);
@@ -607,18 +248,18 @@ struct head {
 
 static int find_head(struct connection *c, const char *key, size_t length, uint64_t before, struct head *ret_head)
 {
-	sqlite3_stmt *s = statement(c, STATEMENT_HEAD);
+	sqlite3_stmt *s = sq_statement(c, STATEMENT_HEAD);
 	struct head head = { 0 };
 	int r;
 
-	bind_key(s, 1, key, length);
-	bind_number(s, 2, before);
-	r = step(c, s);
+	sq_bind_key(s, 1, key, length);
+	sq_bind_number(s, 2, before);
+	r = sq_step(c, s);
 	if (r == STEP_ROW) {
 		head = (struct head){
-			.id = column_number(s, 0),
-			.created = column_number(s, 1),
-			.checksum = column_number(s, 2),
+			.id = sq_column_number(s, 0),
+			.created = sq_column_number(s, 1),
+			.checksum = sq_column_number(s, 2),
 			.length = (size_t)sqlite3_column_int64(s, 3),
 		};
 	} else if (r != STEP_DONE) {
@@ -644,7 +285,7 @@ static int check_conditions(
 
 		if (r)
 			return r;
-		revision = head.created ? id_revision(head.id) : 0;
+		revision = head.created ? sq_id_revision(head.id) : 0;
 		if (revision != t->conditions[i].revision) {
 			*ret_conflict = (struct store_conflict){ .index = i, .revision = revision };
 			return STORE_E_CONFLICT;
@@ -655,14 +296,14 @@ static int check_conditions(
 
 static int insert(struct connection *c, struct meta *meta, const struct row *row)
 {
-	sqlite3_stmt *s = statement(c, STATEMENT_INSERT);
-	uint64_t checksum = row_checksum(row);
+	sqlite3_stmt *s = sq_statement(c, STATEMENT_INSERT);
+	uint64_t checksum = sq_row_checksum(row);
 	int rc = SQLITE_OK;
 
-	bind_number(s, 1, row->id);
-	bind_key(s, 2, row->key, row->key_length);
-	bind_number(s, 3, row->created);
-	bind_number(s, 4, checksum);
+	sq_bind_number(s, 1, row->id);
+	sq_bind_key(s, 2, row->key, row->key_length);
+	sq_bind_number(s, 3, row->created);
+	sq_bind_number(s, 4, checksum);
 	if (!row->value)
 		rc = sqlite3_bind_null(s, 5);
 	else if (row->length == 0)
@@ -670,9 +311,9 @@ static int insert(struct connection *c, struct meta *meta, const struct row *row
 	else
 		rc = sqlite3_bind_blob(s, 5, row->value, (int)row->length, SQLITE_STATIC);
 	if (rc != SQLITE_OK)
-		return translate(c->db, rc);
+		return sq_translate(c->db, rc);
 	meta->rows_sum += checksum;
-	return run(c, s);
+	return sq_run(c, s);
 }
 
 /* Carry out a write as row @id; @ret_changed says whether there was anything to do. */
@@ -690,15 +331,15 @@ static int apply_write(
 		return 0;
 	if (head.created) {
 		meta->live_bytes -= row.key_length + head.length;
-		meta->superseded_bytes += row_bytes(row.key_length, head.length);
+		meta->superseded_bytes += sq_row_bytes(row.key_length, head.length);
 	}
 	if (w->value) {
 		row.value = w->value;
 		row.length = w->length;
-		row.created = head.created ? head.created : id_revision(id);
+		row.created = head.created ? head.created : sq_id_revision(id);
 		meta->live_bytes += row.key_length + row.length;
 	} else {
-		meta->superseded_bytes += row_bytes(row.key_length, 0);
+		meta->superseded_bytes += sq_row_bytes(row.key_length, 0);
 	}
 	return insert(c, meta, &row);
 }
@@ -730,7 +371,7 @@ static int apply_writes(
 static int commit(struct sqlite_store *st)
 {
 	struct connection *c = &st->writer;
-	sqlite3_stmt *s = statement(c, STATEMENT_COMMIT);
+	sqlite3_stmt *s = sq_statement(c, STATEMENT_COMMIT);
 	int rc = sqlite3_step(s);
 	int r;
 
@@ -738,9 +379,9 @@ static int commit(struct sqlite_store *st)
 		sqlite3_reset(s);
 		return 0;
 	}
-	r = translate(c->db, rc);
+	r = sq_translate(c->db, rc);
 	sqlite3_reset(s);
-	roll_back(c);
+	sq_roll_back(c);
 	/* without room in the log for all of it, its end is not there; without the lock, nothing is */
 	if (rc == SQLITE_FULL || (rc & 0xff) == SQLITE_BUSY)
 		return r;
@@ -750,12 +391,12 @@ static int commit(struct sqlite_store *st)
 
 static int delete_row(struct connection *c, struct meta *meta, uint64_t id, uint64_t checksum, uint64_t bytes)
 {
-	sqlite3_stmt *s = statement(c, STATEMENT_DELETE);
+	sqlite3_stmt *s = sq_statement(c, STATEMENT_DELETE);
 
-	bind_number(s, 1, id);
+	sq_bind_number(s, 1, id);
 	meta->rows_sum -= checksum;
 	meta->superseded_bytes -= bytes;
-	return run(c, s);
+	return sq_run(c, s);
 }
 
 /*
@@ -764,20 +405,20 @@ static int delete_row(struct connection *c, struct meta *meta, uint64_t id, uint
  */
 static int compact_rows(struct connection *c, struct meta *meta, uint64_t until, uint64_t bytes)
 {
-	uint64_t id = id_last(meta->compacted);
+	uint64_t id = sq_id_last(meta->compacted);
 	size_t rows = 0;
 
 	for (;; rows++) {
-		sqlite3_stmt *s = statement(c, STATEMENT_NEXT);
+		sqlite3_stmt *s = sq_statement(c, STATEMENT_NEXT);
 		char key[STORE_KEY_MAX];
 		size_t key_length;
 		uint64_t created, checksum;
 		struct head head;
 		int r;
 
-		bind_number(s, 1, id);
-		bind_number(s, 2, id_last(until));
-		r = step(c, s);
+		sq_bind_number(s, 1, id);
+		sq_bind_number(s, 2, sq_id_last(until));
+		r = sq_step(c, s);
 		if (r == STEP_DONE) {
 			meta->compacted = until;
 			sqlite3_reset(s);
@@ -786,27 +427,27 @@ static int compact_rows(struct connection *c, struct meta *meta, uint64_t until,
 		if (r != STEP_ROW)
 			return r;
 		/* the step may end between two revisions; the one that begins here is whole in the store */
-		if (id_revision(column_number(s, 0)) != id_revision(id)) {
-			meta->compacted = id_revision(column_number(s, 0)) - 1;
+		if (sq_id_revision(sq_column_number(s, 0)) != sq_id_revision(id)) {
+			meta->compacted = sq_id_revision(sq_column_number(s, 0)) - 1;
 			if (rows >= COMPACT_ROWS || (bytes && meta->superseded_bytes <= bytes)) {
 				sqlite3_reset(s);
 				return 0;
 			}
 		}
-		id = column_number(s, 0);
+		id = sq_column_number(s, 0);
 		key_length = (size_t)sqlite3_column_bytes(s, 1);
 		if (key_length > sizeof(key))
 			return STORE_E_CORRUPT;
 		memcpy(key, sqlite3_column_text(s, 1), key_length);
-		created = column_number(s, 2);
-		checksum = column_number(s, 3);
+		created = sq_column_number(s, 2);
+		checksum = sq_column_number(s, 3);
 		sqlite3_reset(s);
 
 		r = find_head(c, key, key_length, id, &head);
 		if (!r && head.id)
-			r = delete_row(c, meta, head.id, head.checksum, row_bytes(key_length, head.length));
+			r = delete_row(c, meta, head.id, head.checksum, sq_row_bytes(key_length, head.length));
 		if (!r && !created)
-			r = delete_row(c, meta, id, checksum, row_bytes(key_length, 0));
+			r = delete_row(c, meta, id, checksum, sq_row_bytes(key_length, 0));
 		if (r)
 			return r;
 	}
@@ -815,16 +456,16 @@ static int compact_rows(struct connection *c, struct meta *meta, uint64_t until,
 static int compact_until(struct sqlite_store *st, struct meta *meta, uint64_t until, uint64_t bytes)
 {
 	struct meta after = *meta;
-	int r = run_plain(&st->writer, STATEMENT_BEGIN_WRITE);
+	int r = sq_run_plain(&st->writer, STATEMENT_BEGIN_WRITE);
 
 	if (!r)
 		r = compact_rows(&st->writer, &after, until, bytes);
 	if (!r)
-		r = write_meta(&st->writer, &after);
+		r = sq_write_meta(&st->writer, &after);
 	if (!r)
 		r = commit(st);
 	else
-		roll_back(&st->writer);
+		sq_roll_back(&st->writer);
 	if (!r)
 		*meta = after;
 	return r;
@@ -858,7 +499,7 @@ static void wake_watches(struct sqlite_store *st)
 static int sqlite_commit(struct store *store, const struct store_transaction *t, uint64_t *ret_revision,
 	struct store_conflict *ret_conflict)
 {
-	struct sqlite_store *st = of(store);
+	struct sqlite_store *st = sq_of(store);
 	struct connection *c = &st->writer;
 	bool changed = false;
 	struct meta meta;
@@ -867,23 +508,23 @@ static int sqlite_commit(struct store *store, const struct store_transaction *t,
 	pthread_mutex_lock(&st->write_lock);
 	r = settle(st);
 	if (!r)
-		r = run_plain(c, STATEMENT_BEGIN_WRITE);
+		r = sq_run_plain(c, STATEMENT_BEGIN_WRITE);
 	if (!r)
-		r = read_meta(c, &meta);
+		r = sq_read_meta(c, &meta);
 	if (!r)
 		r = check_conditions(c, t, ret_conflict);
 	if (!r)
 		r = apply_writes(st, t, &meta, &changed);
 	if (!r && changed)
-		r = write_meta(c, &meta);
+		r = sq_write_meta(c, &meta);
 	if (!r && changed)
 		r = commit(st);
 	else
-		roll_back(c);
+		sq_roll_back(c);
 	if (!r) {
 		*ret_revision = meta.revision;
 		if (changed) {
-			witness(st, meta.revision);
+			sq_witness(st, meta.revision);
 			wake_watches(st);
 			bound_history(st, &meta);
 		}
@@ -894,7 +535,7 @@ static int sqlite_commit(struct store *store, const struct store_transaction *t,
 
 static int sqlite_compact(struct store *store, uint64_t revision)
 {
-	struct sqlite_store *st = of(store);
+	struct sqlite_store *st = sq_of(store);
 	struct connection *c = NULL;
 	struct meta meta;
 	int r;
@@ -919,7 +560,7 @@ static int sqlite_compact(struct store *store, uint64_t revision)
 
 static int sqlite_watch_open(struct store *store, const char *prefix, uint64_t since, struct store_watch **ret_watch)
 {
-	struct sqlite_store *st = of(store);
+	struct sqlite_store *st = sq_of(store);
 	struct sqlite_watch *w;
 	struct connection *c = NULL;
 	struct meta meta;
@@ -965,7 +606,7 @@ static int sqlite_watch_open(struct store *store, const char *prefix, uint64_t s
 static int sqlite_watch_next(struct store_watch *watch, struct store_changes *changes)
 {
 	struct sqlite_watch *w = CONTAINER_OF(watch, struct sqlite_watch, watch);
-	struct sqlite_store *st = of(watch->store);
+	struct sqlite_store *st = sq_of(watch->store);
 	struct items items = { .arena = &changes->arena };
 	size_t prefix_length = strlen(watch->prefix);
 	struct connection *c = NULL;
@@ -989,10 +630,10 @@ static int sqlite_watch_next(struct store_watch *watch, struct store_changes *ch
 		r = STORE_E_COMPACTED;
 		goto out;
 	}
-	s = statement(c, STATEMENT_CHANGES);
-	bind_number(s, 1, id_last(told));
-	while ((r = step(c, s)) == STEP_ROW) {
-		uint64_t revision = id_revision(column_number(s, 0));
+	s = sq_statement(c, STATEMENT_CHANGES);
+	sq_bind_number(s, 1, sq_id_last(told));
+	while ((r = sq_step(c, s)) == STEP_ROW) {
+		uint64_t revision = sq_id_revision(sq_column_number(s, 0));
 		const char *key = (const char *)sqlite3_column_text(s, 1);
 
 		/* only between two revisions */
@@ -1001,7 +642,7 @@ static int sqlite_watch_next(struct store_watch *watch, struct store_changes *ch
 		told = revision;
 		if (key && strncmp(key, watch->prefix, prefix_length) != 0)
 			continue;
-		r = read_row(c, s, &row);
+		r = sq_read_row(c, s, &row);
 		if (!r)
 			r = add_item(&items, &row);
 		if (r)
@@ -1024,7 +665,7 @@ out:
 static void sqlite_watch_close(struct store_watch *watch)
 {
 	struct sqlite_watch *w = CONTAINER_OF(watch, struct sqlite_watch, watch);
-	struct sqlite_store *st = of(watch->store);
+	struct sqlite_store *st = sq_of(watch->store);
 
 	pthread_mutex_lock(&st->watches_lock);
 	list_del(&w->node);
@@ -1034,25 +675,17 @@ static void sqlite_watch_close(struct store_watch *watch)
 	free(w);
 }
 
-/* Opening and closing */
+/* Closing */
 
-static void connection_close(struct connection *c)
+void sq_close(struct store *store)
 {
-	for (size_t i = 0; i < STATEMENT_N; i++)
-		sqlite3_finalize(c->statements[i]);
-	sqlite3_close(c->db);
-	*c = (struct connection){ 0 };
-}
-
-static void sqlite_close(struct store *store)
-{
-	struct sqlite_store *st = of(store);
+	struct sqlite_store *st = sq_of(store);
 
 	ASSERT(list_empty(&st->watches));
 	for (size_t i = 0; i < READERS_N; i++)
-		connection_close(&st->readers[i]);
+		sq_connection_close(&st->readers[i]);
 	/* the last connection moves the log into the database and removes it */
-	connection_close(&st->writer);
+	sq_connection_close(&st->writer);
 	if (st->lock_fd >= 0)
 		close(st->lock_fd);
 	pthread_mutex_destroy(&st->write_lock);
@@ -1062,9 +695,9 @@ static void sqlite_close(struct store *store)
 	free(st);
 }
 
-static const struct store_ops sqlite_ops = {
+const struct store_ops sq_ops = {
 	.name = "sqlite",
-	.close = sqlite_close,
+	.close = sq_close,
 	.get = sqlite_get,
 	.list = sqlite_list,
 	.commit = sqlite_commit,
@@ -1074,316 +707,3 @@ static const struct store_ops sqlite_ops = {
 	.watch_next = sqlite_watch_next,
 	.watch_close = sqlite_watch_close,
 };
-
-/* What is needed to say why a store was not opened. */
-struct opening {
-	struct sqlite_store *st;
-	const char *path;
-	char *reason;
-};
-
-PRINTF(3, 4) static int refuse(const struct opening *o, int outcome, const char *format, ...)
-{
-	char why[STORE_REASON_SIZE];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(why, sizeof(why), format, args);
-	va_end(args);
-	snprintf(o->reason, STORE_REASON_SIZE, "%.200s: %.290s", o->path, why);
-	return outcome;
-}
-
-/* A failure of SQLite's at open. */
-static int refuse_rc(const struct opening *o, const struct connection *c, int rc, const char *doing)
-{
-	int r = translate(c->db, rc);
-
-	if ((rc & 0xff) == SQLITE_NOTADB)
-		return refuse(o, STORE_E_FOREIGN, "it is not a SQLite database, or its first page is damaged");
-	return refuse(o, r, "%s: %s", doing, c->db ? sqlite3_errmsg(c->db) : sqlite3_errstr(rc));
-}
-
-static int take_lock(const struct opening *o, uint64_t *ret_witnessed)
-{
-	char path[PATH_MAX];
-	long pid;
-	int r;
-
-	if ((size_t)snprintf(path, sizeof(path), "%s.lock", o->path) >= sizeof(path))
-		return refuse(o, fault(-ENAMETOOLONG), "the path is too long");
-	o->st->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (o->st->lock_fd < 0) {
-		r = fault(-errno);
-		return refuse(o, r, "opening the lock file %s: %s", path, strerrordesc_np(-r));
-	}
-	if (flock(o->st->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-		r = -errno;
-		if (r != -EWOULDBLOCK)
-			return refuse(o, fault(r), "locking %s: %s", path, strerrordesc_np(-r));
-		read_witness(o->st->lock_fd, ret_witnessed, &pid);
-		return refuse(o, STORE_E_LOCKED,
-			"process %ld has the store open; one process uses it at a time, so end that one first", pid);
-	}
-	read_witness(o->st->lock_fd, ret_witnessed, &pid);
-	return 0;
-}
-
-/* Made before SQLite opens it: what is in it is for its owner only, and SQLite gives its other files the same mode. */
-static int make_file(const struct opening *o)
-{
-	int fd = open(o->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	struct stat st;
-	int r;
-
-	if (fd < 0) {
-		r = fault(-errno);
-		return refuse(o, r, "opening it: %s", strerrordesc_np(-r));
-	}
-	r = fstat(fd, &st) < 0 ? fault(-errno) : 0;
-	close(fd);
-	if (r)
-		return refuse(o, r, "looking at it: %s", strerrordesc_np(-r));
-	if (!S_ISREG(st.st_mode))
-		return refuse(o, STORE_E_FOREIGN, "it is not a regular file");
-	return 0;
-}
-
-static int connection_open(const struct opening *o, struct connection *c)
-{
-	const struct store_sqlite_options *options = &o->st->options;
-	int rc = sqlite3_open_v2(
-		o->path, &c->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, options->vfs);
-
-	if (rc == SQLITE_OK)
-		rc = sqlite3_extended_result_codes(c->db, 1);
-	if (rc == SQLITE_OK)
-		rc = sqlite3_busy_timeout(c->db, options->busy_timeout_ms);
-	if (rc == SQLITE_OK)
-		rc = sqlite3_db_config(c->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
-	if (rc == SQLITE_OK)
-		rc = sqlite3_db_config(c->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
-	if (rc == SQLITE_OK)
-		rc = sqlite3_exec(c->db, "PRAGMA cell_size_check = ON; PRAGMA synchronous = FULL;", NULL, NULL, NULL);
-	if (rc != SQLITE_OK)
-		return refuse_rc(o, c, rc, "opening it");
-	return 0;
-}
-
-static int connection_prepare(const struct opening *o, struct connection *c)
-{
-	for (size_t i = 0; i < STATEMENT_N; i++) {
-		int rc = sqlite3_prepare_v3(
-			c->db, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT, &c->statements[i], NULL);
-
-		if (rc != SQLITE_OK)
-			return refuse_rc(o, c, rc, "reading its tables");
-	}
-	return 0;
-}
-
-/* The first column of a query's first row, as a number. */
-static int query_number(struct connection *c, const char *sql, int64_t *ret_number)
-{
-	sqlite3_stmt *s;
-	int rc = sqlite3_prepare_v2(c->db, sql, -1, &s, NULL);
-
-	if (rc != SQLITE_OK)
-		return rc;
-	rc = sqlite3_step(s);
-	if (rc == SQLITE_ROW) {
-		*ret_number = sqlite3_column_int64(s, 0);
-		rc = SQLITE_OK;
-	}
-	sqlite3_finalize(s);
-	return rc;
-}
-
-/* The same, as text. */
-static int query_text(struct connection *c, const char *sql, char *ret_text, size_t size)
-{
-	sqlite3_stmt *s;
-	int rc = sqlite3_prepare_v2(c->db, sql, -1, &s, NULL);
-
-	if (rc != SQLITE_OK)
-		return rc;
-	rc = sqlite3_step(s);
-	if (rc == SQLITE_ROW) {
-		const unsigned char *text = sqlite3_column_text(s, 0);
-
-		snprintf(ret_text, size, "%s", text ? (const char *)text : "");
-		rc = text ? SQLITE_OK : SQLITE_NOMEM;
-	}
-	sqlite3_finalize(s);
-	return rc;
-}
-
-/* Whether the file is ours, of a version that we know. Nothing is written before that is clear. */
-static int check_kind(const struct opening *o, struct connection *c, bool *ret_new)
-{
-	int64_t application = 0, version = 0, objects = 0;
-	int rc = query_number(c, "PRAGMA application_id", &application);
-
-	if (rc == SQLITE_OK)
-		rc = query_number(c, "PRAGMA user_version", &version);
-	if (rc == SQLITE_OK)
-		rc = query_number(c, "SELECT count(*) FROM sqlite_schema", &objects);
-	if (rc != SQLITE_OK)
-		return refuse_rc(o, c, rc, "reading its kind");
-	*ret_new = application == 0 && version == 0 && objects == 0;
-	if (*ret_new)
-		return 0;
-	if (application != APPLICATION_ID)
-		return refuse(o, STORE_E_FOREIGN, "it is a SQLite database of another program");
-	if (version > SCHEMA_VERSION)
-		return refuse(o, STORE_E_NEWER,
-			"it has schema version %" PRId64 ", this program knows versions up to %d", version,
-			SCHEMA_VERSION);
-	if (version < 1 || objects == 0)
-		return refuse(o, STORE_E_CORRUPT, "it has schema version %" PRId64 " and %" PRId64 " tables", version,
-			objects);
-	return 0;
-}
-
-static int set_up_log(const struct opening *o, struct connection *c)
-{
-	char mode[16] = "";
-	int rc = query_text(c, "PRAGMA journal_mode = WAL", mode, sizeof(mode));
-
-	if (rc == SQLITE_OK)
-		rc = sqlite3_wal_autocheckpoint(c->db, o->st->options.checkpoint_pages);
-	if (rc == SQLITE_OK)
-		rc = sqlite3_exec(c->db, "PRAGMA journal_size_limit = 16777216", NULL, NULL, NULL);
-	if (rc != SQLITE_OK)
-		return refuse_rc(o, c, rc, "beginning a write-ahead log");
-	if (strcmp(mode, "wal") != 0)
-		return refuse(o, fault(-ENOTSUP), "SQLite can't keep a write-ahead log there (it says \"%s\")", mode);
-	return 0;
-}
-
-static int check_rows(const struct opening *o, struct connection *c, uint64_t rows_sum)
-{
-	sqlite3_stmt *s = statement(c, STATEMENT_ALL);
-	uint64_t sum = 0;
-	struct row row;
-	int r;
-
-	while ((r = step(c, s)) == STEP_ROW) {
-		r = read_row(c, s, &row);
-		if (r == STORE_E_CORRUPT)
-			return refuse(o, r, "revision %" PRIu64 " of \"%.100s\" is damaged; restore a backup",
-				id_revision(column_number(s, 0)), (const char *)sqlite3_column_text(s, 1));
-		if (r)
-			break;
-		sum += row.checksum;
-	}
-	if (r != STEP_DONE)
-		return refuse(o, r, "reading it: %s", sqlite3_errmsg(c->db));
-	if (sum != rows_sum)
-		return refuse(o, STORE_E_CORRUPT, "items are missing, or older than they should be; restore a backup");
-	return 0;
-}
-
-static int check_all(const struct opening *o, struct connection *c, uint64_t witnessed, struct meta *ret_meta)
-{
-	char found[160] = "";
-	int rc = query_text(c, "PRAGMA integrity_check(1)", found, sizeof(found));
-	int r;
-
-	if (rc != SQLITE_OK)
-		return refuse_rc(o, c, rc, "checking it");
-	if (strcmp(found, "ok") != 0) {
-		const char *code = strstr(found, "error code=");
-		int error = code ? (int)strtol(code + strlen("error code="), NULL, 10) & 0xff : SQLITE_CORRUPT;
-
-		for (char *at = found; (at = strchr(at, '\n'));)
-			*at = ' ';
-		/* what could not be read need not be damaged */
-		if (error == SQLITE_IOERR || error == SQLITE_NOMEM)
-			return refuse(o, translate(NULL, error), "checking it: %.150s", found);
-		return refuse(o, STORE_E_CORRUPT, "it is damaged: %.150s; restore a backup", found);
-	}
-	r = read_meta(c, ret_meta);
-	if (r)
-		return refuse(o, r, "its table meta is damaged or can't be read: %s", sqlite3_errmsg(c->db));
-	if (ret_meta->revision < witnessed)
-		return refuse(o, STORE_E_CORRUPT,
-			"it is at revision %" PRIu64 ", but %" PRIu64 " had been acknowledged; restore a newer backup, "
-			"or remove its .lock file to go on without what is lost",
-			ret_meta->revision, witnessed);
-	return check_rows(o, c, ret_meta->rows_sum);
-}
-
-static int open_all(const struct opening *o)
-{
-	struct sqlite_store *st = o->st;
-	struct connection *c = &st->writer;
-	uint64_t witnessed = 0;
-	bool new_store = false;
-	struct meta meta;
-	int r = take_lock(o, &witnessed);
-
-	if (!r)
-		r = make_file(o);
-	if (!r)
-		r = connection_open(o, c);
-	if (!r)
-		r = check_kind(o, c, &new_store);
-	if (!r)
-		r = set_up_log(o, c);
-	if (!r && new_store) {
-		int rc = sqlite3_exec(c->db, schema_sql, NULL, NULL, NULL);
-
-		if (rc != SQLITE_OK)
-			r = refuse_rc(o, c, rc, "making its tables");
-	}
-	if (!r)
-		r = connection_prepare(o, c);
-	if (!r)
-		r = check_all(o, c, witnessed, &meta);
-	for (size_t i = 0; i < READERS_N && !r; i++) {
-		r = connection_open(o, &st->readers[i]);
-		if (!r)
-			r = connection_prepare(o, &st->readers[i]);
-	}
-	if (!r)
-		witness(st, meta.revision);
-	return r;
-}
-
-int store_sqlite_open(
-	const struct store_sqlite_options *options, struct store **ret_store, char ret_reason[static STORE_REASON_SIZE])
-{
-	struct sqlite_store *st = calloc(1, sizeof(*st));
-	struct opening opening = { .st = st, .path = options->path, .reason = ret_reason };
-	int r;
-
-	if (!st)
-		return refuse(&opening, fault(-ENOMEM), "out of memory");
-	st->store.ops = &sqlite_ops;
-	st->options = *options;
-	st->options.path = NULL;
-	if (!st->options.history_revisions)
-		st->options.history_revisions = STORE_SQLITE_HISTORY_REVISIONS;
-	if (!st->options.history_bytes)
-		st->options.history_bytes = STORE_SQLITE_HISTORY_BYTES;
-	if (!st->options.live_bytes)
-		st->options.live_bytes = STORE_SQLITE_LIVE_BYTES;
-	if (!st->options.checkpoint_pages)
-		st->options.checkpoint_pages = STORE_SQLITE_CHECKPOINT_PAGES;
-	if (!st->options.busy_timeout_ms)
-		st->options.busy_timeout_ms = STORE_SQLITE_BUSY_TIMEOUT_MS;
-	st->lock_fd = -1;
-	list_init(&st->watches);
-	pthread_mutex_init(&st->write_lock, NULL);
-	pthread_mutex_init(&st->readers_lock, NULL);
-	pthread_mutex_init(&st->watches_lock, NULL);
-	pthread_cond_init(&st->reader_back, NULL);
-	r = open_all(&opening);
-	if (r) {
-		sqlite_close(&st->store);
-		return r;
-	}
-	*ret_store = &st->store;
-	return 0;
-}
