@@ -186,13 +186,19 @@ static int sqlite_list(struct store *store, const struct store_query *query, str
 	end[prefix_length - 1] = '/' + 1;
 	if (query->after && strcmp(query->after, after) > 0)
 		after = query->after;
-	s = sq_statement(c, STATEMENT_LIST);
+	s = sq_statement(c, STATEMENT_NEWEST);
 	sq_bind_key(s, 1, after, strlen(after));
 	sq_bind_key(s, 2, end, prefix_length);
 	sq_bind_number(s, 3, sq_id_last(at));
 	while ((r = sq_step(c, s)) == STEP_ROW) {
-		/* a deletion has no value; what it is is looked at before whether there is room */
-		r = sq_read_row(c, s, &row);
+		sqlite3_stmt *at_id = sq_statement(c, STATEMENT_ROW);
+
+		sq_bind_number(at_id, 1, sq_column_number(s, 0));
+		r = sq_step(c, at_id);
+		if (r == STEP_DONE)
+			r = STORE_E_CORRUPT; /* the index has what the table has not */
+		if (r == STEP_ROW)
+			r = sq_read_row(c, at_id, &row);
 		if (r)
 			goto out;
 		if (!row.value)

@@ -37,10 +37,8 @@ _Static_assert(STORE_WRITES_MAX <= ORDINAL_MAX + 1, "an ordinal for each write")
 		"UPDATE meta SET revision = ?1, compacted = ?2, live_bytes = ?3, superseded_bytes = ?4, "              \
 		"rows_sum = ?5, checksum = ?6 WHERE one = 1")                                                          \
 	S(GET, "SELECT id, key, created, checksum, value FROM version WHERE key = ?1 ORDER BY id DESC LIMIT 1")        \
-	S(LIST,                                                                                                        \
-		"SELECT id, key, created, checksum, value FROM version AS v WHERE key > ?1 AND key < ?2 AND id <= ?3 " \
-		"AND NOT EXISTS (SELECT 1 FROM version AS n WHERE n.key = v.key AND n.id > v.id AND n.id <= ?3) "      \
-		"ORDER BY key")                                                                                        \
+	S(NEWEST, "SELECT max(id) FROM version WHERE key > ?1 AND key < ?2 AND id <= ?3 GROUP BY key ORDER BY key")    \
+	S(ROW, "SELECT id, key, created, checksum, value FROM version WHERE id = ?1")                                  \
 	S(CHANGES, "SELECT id, key, created, checksum, value FROM version WHERE id > ?1 ORDER BY id")                  \
 	S(ALL, "SELECT id, key, created, checksum, value FROM version ORDER BY id")                                    \
 	S(HEAD,                                                                                                        \
