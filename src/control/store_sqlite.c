@@ -17,8 +17,7 @@
  * is read before it has been settled.
  *
  * Threads: one connection writes, under write_lock; READERS_N connections read, each lent to one call at a time under
- * readers_lock. watches_lock guards the list of watches. Order: write_lock, then watches_lock; readers_lock is held
- * alone.
+ * readers_lock. watches_lock guards the list of watches. Order: write_lock, then one of the other two.
  */
 #include "control/store_sqlite_row.h"
 
