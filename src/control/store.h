@@ -104,10 +104,10 @@ struct store_conflict {
 };
 
 struct store_status {
-	uint64_t revision;	   /* of the newest transaction; 0: there never was one */
+	uint64_t revision;	   /* of the newest transaction, or what the store began with */
 	uint64_t compacted;	   /* the oldest revision that can be asked about */
-	uint64_t live_bytes;	   /* keys and values that the store holds now */
-	uint64_t superseded_bytes; /* and those of history */
+	uint64_t live_bytes;	   /* keys and values that the store holds now; 0 when that is not known */
+	uint64_t superseded_bytes; /* and those of history; the same */
 };
 
 struct store_watch {

@@ -82,6 +82,7 @@ static int take_lock(const struct opening *o, uint64_t *ret_witnessed)
 			"process %ld has the store open; one process uses it at a time, so end that one first", pid);
 	}
 	sq_read_witness(o->st->lock_fd, ret_witnessed, &pid);
+	sq_witness(o->st, *ret_witnessed); /* with our number, for whoever comes second */
 	return 0;
 }
 
@@ -311,6 +312,10 @@ int store_sqlite_open(
 
 	if (!st)
 		return refuse(&opening, fault(-ENOMEM), "out of memory");
+	if (!sqlite3_threadsafe()) {
+		free(st);
+		return refuse(&opening, fault(-ENOTSUP), "this SQLite was built for one thread only");
+	}
 	st->store.ops = &sq_ops;
 	st->options = *options;
 	st->options.path = NULL;
