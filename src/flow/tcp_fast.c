@@ -730,6 +730,12 @@ static void follow_routes(struct tcp_fast *fast, struct tcp_fast_slot *slot)
 		slot->route_changes--; /* again in the next sweep */
 }
 
+/* Whether a time is over, to the nearest sweep. */
+static bool over(const struct tcp_fast *fast, nsec_t since, int64_t ms)
+{
+	return fast->env->loop.now - since >= (ms - SWEEP_MS / 2) * NSEC_PER_MSEC;
+}
+
 /*
  * Without keep-alive only those are lost that leave something unconfirmed for long. The kernel's timer, which finds
  * them in user space, is the sender's now, and gives up without a word.
@@ -737,11 +743,10 @@ static void follow_routes(struct tcp_fast *fast, struct tcp_fast_slot *slot)
 static bool leaves_unconfirmed(struct tcp_fast *fast, struct tcp_fast_slot *slot, enum side_id id)
 {
 	struct life *life = &slot->life[id];
-	nsec_t now = fast->env->loop.now;
 
-	if (now - life->heard < CONFIRM_MS * NSEC_PER_MSEC || now - life->asked < CONFIRM_LOOK_MS * NSEC_PER_MSEC)
+	if (!over(fast, life->heard, CONFIRM_MS) || !over(fast, life->asked, CONFIRM_LOOK_MS))
 		return false;
-	life->asked = now;
+	life->asked = fast->env->loop.now;
 	return fastpath_tcp_unconfirmed(fast->fastpath, &slot->session, (uint32_t)direction_of(other(id))) == 1;
 }
 
@@ -763,8 +768,7 @@ static void look_for_life(struct tcp_fast *fast, struct tcp_fast_slot *slot, enu
 		life->lost |= leaves_unconfirmed(fast, slot, id);
 		return;
 	}
-	if (now - life->heard < first_ms * NSEC_PER_MSEC ||
-		(life->probes && now - life->asked < wait_ms * NSEC_PER_MSEC))
+	if (!over(fast, life->heard, first_ms) || (life->probes && !over(fast, life->asked, wait_ms)))
 		return;
 	if (life->probes >= PROBES) {
 		life->lost = true;
