@@ -57,7 +57,6 @@ enum {
 	RETRY_MS = 500,
 	LINGER_MS = 2000,
 	FIN_MS = 10000, /* both ends have closed, and one does not confirm it */
-	PROBES = 4,	/* as those of sockets, see relay.c */
 	PROBES_A_SWEEP = 512,
 	CONFIRM_MS = 900000, /* without keep-alive: about as long as the kernel repeats what is not confirmed */
 	CONFIRM_LOOK_MS = 60000,
@@ -756,12 +755,11 @@ static void look_for_life(struct tcp_fast *fast, struct tcp_fast_slot *slot, enu
 	const struct fast_tcp_counters *c = counters_of(slot->flow);
 	uint64_t packets = __atomic_load_n(&c->packets[direction_of(id)], __ATOMIC_RELAXED);
 	int64_t first_ms = slot->flow->flow.rule->rule->settings.keepalive_ms;
-	int64_t wait_ms = MAX(first_ms / 4, (int64_t)1000);
-	nsec_t now = fast->env->loop.now;
+	int64_t wait_ms = MAX(first_ms / KEEPALIVE_PART, (int64_t)1000);
 	struct life *life = &slot->life[id];
 
 	if (packets != life->packets) {
-		*life = (struct life){ .packets = packets, .heard = now };
+		*life = (struct life){ .packets = packets, .heard = fast->env->loop.now };
 		return;
 	}
 	if (first_ms == 0) {
@@ -770,7 +768,7 @@ static void look_for_life(struct tcp_fast *fast, struct tcp_fast_slot *slot, enu
 	}
 	if (!over(fast, life->heard, first_ms) || (life->probes && !over(fast, life->asked, wait_ms)))
 		return;
-	if (life->probes >= PROBES) {
+	if (life->probes >= KEEPALIVE_PROBES) {
 		life->lost = true;
 		return;
 	}
@@ -778,7 +776,7 @@ static void look_for_life(struct tcp_fast *fast, struct tcp_fast_slot *slot, enu
 		fastpath_tcp_probe(fast->fastpath, &slot->session, (uint32_t)direction_of(other(id))))
 		return; /* not sent: again in the next sweep */
 	fast->probes_left--;
-	life->asked = now;
+	life->asked = fast->env->loop.now;
 	life->probes++;
 	env_count(fast->env, COUNTER_TCP_FAST_PROBES);
 }

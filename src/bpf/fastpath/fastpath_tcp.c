@@ -248,7 +248,7 @@ int fastpath_tcp_probe(struct fastpath *fp, const struct fastpath_session *sessi
 		(uint32_t)make_probe(&frame, &tuple, ip_is_v4(&from->ip), &s.way[direction], &s.way[1 - direction]);
 	if (bpf_prog_test_run_opts(fp->probe_fd, &options))
 		return fault(-errno);
-	return options.retval ? fault((int)options.retval) : 0;
+	return options.retval ? fault(-EIO) : 0;
 }
 
 /* --- ends --- */
