@@ -405,7 +405,7 @@ def test_keepalive_finds_peers_that_are_gone(edge, carrier):
         lost, left, stays = connect(one, source="127.0.0.5"), connect(two), connect(one)
         assert echoes(lost) and echoes(left) and echoes(stays)
         if carrier == "fast path":
-            wait_metric(e, 3, "tcp_fast_flows")
+            wait_until(lambda: all(map(echoes, (lost, left, stays))) and e.metric("tcp_fast_flows") == 3, what="carried flows")
         subprocess.run(["nft", "add table ip t; add chain ip t in { type filter hook input priority 0; }; "
                         "add rule ip t in ip daddr { 127.0.0.5, 127.0.0.6 } drop"], check=True)
         left.settimeout(40)
