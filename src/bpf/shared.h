@@ -90,6 +90,7 @@ enum {
 	FAST_TCP_FIRST = 32, /* << direction: its FIN came first */
 	FAST_TCP_EVENT_RING = 256 << 10,
 	FAST_TCP_WORKERS_MAX = 64,
+	FAST_TCP_PROBE_MARK = 0x7464676b, /* of keep-alive probes, until they are carried */
 };
 
 /* What becomes of the packets of one direction. */
@@ -110,7 +111,7 @@ struct fast_tcp_way {
 	__u32 acked;	 /* up to here the other end has confirmed */
 	__u32 limit;	 /* up to here it has offered room */
 	__u32 fin_end;	 /* sequence number after its FIN */
-	__u32 timestamp; /* the latest one */
+	__u32 timestamp; /* the latest one that belongs to the stream */
 	__u32 seq_delta; /* what is added on the way */
 	__u32 timestamp_delta;
 	__u8 scale_in;	/* shift of the window field as it arrives */

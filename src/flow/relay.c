@@ -273,8 +273,8 @@ static void set_keepalive(struct tcp_flow *f)
 
 		/* these can't fail on a TCP socket, and a flow without probes is still a flow */
 		if (sock_set(fd, SOL_SOCKET, SO_KEEPALIVE, 1) || sock_set(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds) ||
-			sock_set(fd, IPPROTO_TCP, TCP_KEEPINTVL, MAX(seconds / 4, 1)) ||
-			sock_set(fd, IPPROTO_TCP, TCP_KEEPCNT, 4))
+			sock_set(fd, IPPROTO_TCP, TCP_KEEPINTVL, MAX(seconds / KEEPALIVE_PART, 1)) ||
+			sock_set(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES))
 			return;
 	}
 }

@@ -19,6 +19,8 @@
  * filter), keep-alive is off, and they are closed under TCP_REPAIR, which sends nothing. ENDED: the flow is logged and
  * its sockets are closed; the program goes on answering retransmissions.
  *
+ * Both ends are asked for a sign of life as the rule's keepalive says, each in the name of the other one.
+ *
  * What can be carried: flows whose two connections have agreed on the same options, without ECN, both ends of one
  * family, both on this machine or neither, and segments that fit into the packets of the other side.
  */
@@ -54,11 +56,22 @@ enum {
 	ATTEMPTS_MAX = 8, /* each after four times as many bytes and twice as much time as the one before */
 	RETRY_MS = 500,
 	LINGER_MS = 2000,
-	FIN_MS = 10000,	       /* both ends have closed, and one does not confirm it */
-	TIMESTAMP_STEP = 5000, /* a time stamp that is certainly newer than all that went before */
+	FIN_MS = 10000, /* both ends have closed, and one does not confirm it */
+	PROBES_A_SWEEP = 512,
+	CONFIRM_MS = 900000, /* without keep-alive: about as long as the kernel repeats what is not confirmed */
+	CONFIRM_LOOK_MS = 60000,
 };
 
 enum slot_state { SLOT_FREE, SLOT_WATCH, SLOT_HOLD, SLOT_CARRY, SLOT_ENDED };
+
+/* What is known of an end of a carried flow. */
+struct life {
+	uint64_t packets; /* that it has sent */
+	nsec_t heard;	  /* when they became more, as seen by the sweep */
+	nsec_t asked;	  /* the last probe after that */
+	uint8_t probes;	  /* since then */
+	bool lost;
+};
 
 /* A place on the fast path: an index that the program knows it by. */
 struct tcp_fast_slot {
@@ -80,6 +93,7 @@ struct tcp_fast_slot {
 	bool unseen;	      /* the last attempt failed because no packets come by */
 	bool timestamps;
 	uint64_t counted[2]; /* bytes taken over from the program's counters */
+	struct life life[SIDE_N];
 };
 
 struct tcp_fast {
@@ -92,7 +106,8 @@ struct tcp_fast {
 	struct list trying;
 	struct list carried;
 	struct list ended;
-	uint32_t first; /* slot number of slots[0] */
+	uint32_t probes_left; /* in this sweep */
+	uint32_t first;	      /* slot number of slots[0] */
 	uint32_t count;
 	uint32_t fresh; /* slots from here on were never used */
 	struct tcp_fast_slot slots[];
@@ -378,6 +393,8 @@ static void carry(struct tcp_flow *f, const struct tcp_info_more *info)
 	}
 	move(f->fast, &fast->carried, SLOT_CARRY, env->loop.now);
 	f->fast->route_changes = env->route_changes;
+	for (int i = 0; i < SIDE_N; i++)
+		f->fast->life[i].heard = env->loop.now;
 	counter_add(&env->tcp_fast_flows, 1);
 	env_count(env, COUNTER_TCP_FAST_FLOWS);
 	start(env, &fast->sweep, SWEEP_MS);
@@ -649,6 +666,10 @@ enum step tcp_fast_run(struct tcp_flow *f)
 		((told & both) == both && f->flow.env->loop.now - f->last_activity > FIN_MS * NSEC_PER_MSEC))
 		return tcp_end(
 			f, END_DONE, told & FAST_TCP_FIRST << FAST_TO_ORIGIN ? END_SIDE_CLIENT : END_SIDE_ORIGIN);
+	if (f->fast->life[SIDE_CLIENT].lost)
+		return tcp_end(f, END_CLIENT_LOST, END_SIDE_FIRST);
+	if (f->fast->life[SIDE_ORIGIN].lost)
+		return tcp_end(f, END_ORIGIN_LOST, END_SIDE_FIRST);
 	return STEP_NEXT;
 }
 
@@ -708,17 +729,73 @@ static void follow_routes(struct tcp_fast *fast, struct tcp_fast_slot *slot)
 		slot->route_changes--; /* again in the next sweep */
 }
 
+/* Whether a time is over, to the nearest sweep. */
+static bool over(const struct tcp_fast *fast, nsec_t since, int64_t ms)
+{
+	return fast->env->loop.now - since >= (ms - SWEEP_MS / 2) * NSEC_PER_MSEC;
+}
+
+/*
+ * Without keep-alive only those are lost that leave something unconfirmed for long. The kernel's timer, which finds
+ * them in user space, is the sender's now, and gives up without a word.
+ */
+static bool leaves_unconfirmed(struct tcp_fast *fast, struct tcp_fast_slot *slot, enum side_id id)
+{
+	struct life *life = &slot->life[id];
+
+	if (!over(fast, life->heard, CONFIRM_MS) || !over(fast, life->asked, CONFIRM_LOOK_MS))
+		return false;
+	life->asked = fast->env->loop.now;
+	return fastpath_tcp_unconfirmed(fast->fastpath, &slot->session, (uint32_t)direction_of(other(id))) == 1;
+}
+
+/* Keep-alive of one end, with the meaning that it has for sockets (set_keepalive() in relay.c). */
+static void look_for_life(struct tcp_fast *fast, struct tcp_fast_slot *slot, enum side_id id)
+{
+	const struct fast_tcp_counters *c = counters_of(slot->flow);
+	uint64_t packets = __atomic_load_n(&c->packets[direction_of(id)], __ATOMIC_RELAXED);
+	int64_t first_ms = slot->flow->flow.rule->rule->settings.keepalive_ms;
+	int64_t wait_ms = MAX(first_ms / KEEPALIVE_PART, (int64_t)1000);
+	struct life *life = &slot->life[id];
+
+	if (packets != life->packets) {
+		*life = (struct life){ .packets = packets, .heard = fast->env->loop.now };
+		return;
+	}
+	if (first_ms == 0) {
+		life->lost |= leaves_unconfirmed(fast, slot, id);
+		return;
+	}
+	if (!over(fast, life->heard, first_ms) || (life->probes && !over(fast, life->asked, wait_ms)))
+		return;
+	if (life->probes >= KEEPALIVE_PROBES) {
+		life->lost = true;
+		return;
+	}
+	if (fast->probes_left == 0 ||
+		fastpath_tcp_probe(fast->fastpath, &slot->session, (uint32_t)direction_of(other(id))))
+		return; /* not sent: again in the next sweep */
+	fast->probes_left--;
+	life->asked = fast->env->loop.now;
+	life->probes++;
+	env_count(fast->env, COUNTER_TCP_FAST_PROBES);
+}
+
 static void sweep(struct timer *timer)
 {
 	struct tcp_fast *fast = CONTAINER_OF(timer, struct tcp_fast, sweep);
 	nsec_t now = fast->env->loop.now;
 
+	fast->probes_left = PROBES_A_SWEEP;
 	list_for_each (node, &fast->carried) {
 		struct tcp_fast_slot *slot = CONTAINER_OF(node, struct tcp_fast_slot, node);
 
 		follow_routes(fast, slot);
 		sync_counters(slot->flow);
-		if (__atomic_load_n(&counters_of(slot->flow)->told, __ATOMIC_RELAXED))
+		for (int i = 0; i < SIDE_N; i++)
+			look_for_life(fast, slot, (enum side_id)i);
+		if (__atomic_load_n(&counters_of(slot->flow)->told, __ATOMIC_RELAXED) || slot->life[SIDE_CLIENT].lost ||
+			slot->life[SIDE_ORIGIN].lost)
 			wake(slot->flow); /* the ring may have been full */
 	}
 	list_for_each (node, &fast->ended) {
@@ -740,7 +817,7 @@ static void sweep(struct timer *timer)
  * that takes the place of the one which was closed.
  */
 static void speak(const struct addr *from, const struct addr *to, const struct fastpath_tcp_position *at,
-	uint32_t timestamp, bool reset)
+	bool timestamps, bool reset)
 {
 	int fd = sock_new(addr_family(from), SOCK_STREAM);
 	struct tcp_repair_opt option = { .opt_code = 8 /* TCPOPT_TIMESTAMP */ };
@@ -762,32 +839,32 @@ static void speak(const struct addr *from, const struct addr *to, const struct f
 		sock_set(fd, IPPROTO_TCP, TCP_QUEUE_SEQ, (int)at->ack) == 0 &&
 		connect(fd, &sa.sa, addr_to_sockaddr(to, &sa)) == 0 &&
 		setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &window, sizeof(window)) == 0;
-	if (ready && timestamp)
+	if (ready && timestamps)
 		ready = setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, &option, sizeof(option)) == 0 &&
-			sock_set(fd, IPPROTO_TCP, TCP_TIMESTAMP, (int)timestamp) == 0;
+			sock_set(fd, IPPROTO_TCP, TCP_TIMESTAMP, (int)at->timestamp) == 0;
 	if (ready)
 		(void)!sock_set(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP); /* else close() says nothing */
 	sock_close(fd, reset);
 }
 
-static void end_both(struct tcp_flow *f, const uint32_t timestamps[SIDE_N], bool reset)
+static void end_both(struct tcp_flow *f, bool reset)
 {
 	struct tcp_fast *fast = f->flow.env->tcp_fast;
 	const struct fastpath_session *session = &f->fast->session;
 	struct fastpath_tcp_position at[2];
+	bool timestamps = f->fast->timestamps;
 	int r = fastpath_tcp_position(fast->fastpath, session, at);
 
 	forget(fast, f->fast);
 	if (r)
 		return;
-	speak(&session->edge, &session->client, &at[FAST_TO_CLIENT], timestamps[SIDE_CLIENT], reset);
-	speak(&session->local, &session->origin, &at[FAST_TO_ORIGIN], timestamps[SIDE_ORIGIN], reset);
+	speak(&session->edge, &session->client, &at[FAST_TO_CLIENT], timestamps, reset);
+	speak(&session->local, &session->origin, &at[FAST_TO_ORIGIN], timestamps, reset);
 }
 
 bool tcp_fast_close(struct tcp_flow *f)
 {
 	struct flow_env *env = f->flow.env;
-	uint32_t timestamps[SIDE_N] = { 0 };
 
 	if (f->last_activity == 0 || !f->fast) /* the relay may not even have begun */
 		return false;
@@ -799,8 +876,6 @@ bool tcp_fast_close(struct tcp_flow *f)
 	for (int i = 0; i < SIDE_N; i++) {
 		struct tcp_side *side = &f->side[i];
 
-		if (f->fast->timestamps)
-			timestamps[i] = (uint32_t)get_int(side->fd, TCP_TIMESTAMP) + TIMESTAMP_STEP;
 		if (sock_set(side->fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON))
 			log_error("a carried connection could not be closed silently");
 		loop_forget(&side->source);
@@ -810,7 +885,7 @@ bool tcp_fast_close(struct tcp_flow *f)
 	if (f->end == END_DONE || f->end == END_CLIENT_RESET || f->end == END_ORIGIN_RESET)
 		move(f->fast, &env->tcp_fast->ended, SLOT_ENDED, env->loop.now);
 	else
-		end_both(f, timestamps, end_rows[f->end].close == END_CLOSE_RST);
+		end_both(f, end_rows[f->end].close == END_CLOSE_RST);
 	f->fast->flow = NULL;
 	f->fast = NULL;
 	counter_add(&env->tcp_fast_flows, (uint64_t)-1);

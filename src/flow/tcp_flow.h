@@ -85,7 +85,11 @@ struct tcp_flow {
 void tcp_flow_start(
 	struct flow_env *env, struct snapshot_rule *rule, int fd, const struct addr *client, const struct addr *edge);
 
-enum { TCP_FLOW_FDS = 2 };
+enum {
+	TCP_FLOW_FDS = 2,
+	KEEPALIVE_PROBES = 4, /* a peer that answers none is lost; */
+	KEEPALIVE_PART = 4,   /* they are this part of the setting apart, and a second at least */
+};
 
 /** tcp_flow_wake() - the pool that a flow waits for has a view; @waiting is its tcp_flow.waiting */
 void tcp_flow_wake(struct list *waiting);

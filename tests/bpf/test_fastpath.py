@@ -461,3 +461,31 @@ def test_tcp_packets_leave_by_a_device_with_one_hop_less(tcp_fastpath, arrives, 
         assert (verdict, out) == (REDIRECT, expected(leaves, b"x", hops=63))
         for left in (segment(arrives, bytes(1500)), segment(arrives, hops=1)):
             assert tcp_fastpath.run(left, skb()) == (NEXT, left)
+
+
+def stamped(value):
+    return b"\1\1\x08\x0a" + struct.pack(">II", value, 77)
+
+
+def test_tcp_time_stamps_of_the_stream_are_kept(tcp_fastpath):
+    """The latest one; a packet that confirms less than is known, or what was never sent, says nothing."""
+    arrives, leaves = V4
+    with tcp_fastpath.flow(arrives, leaves):
+        for value, confirms, kept in ((5, 100, 5), (9, 200, 9), (7, 200, 9), (20, 199, 9), (30, 2001, 9), (40, 2000, 40)):
+            tcp_fastpath.run(segment(arrives, ack=(confirms + BACK_DELTA) % 2**32, options=stamped(value)), skb())
+            assert tcp_fastpath.lookup("tcp_sessions", struct.pack("I", TCP_SLOT), 88)[40:44] == struct.pack("I", kept)
+
+
+@FAMILIES
+def test_a_tcp_probe_is_carried_and_is_no_sign_of_life(tcp_fastpath, arrives, leaves):
+    def all_of_it():
+        return [tcp_fastpath.lookup(name, struct.pack("I", TCP_SLOT), size) for name, size in
+                (("tcp_sessions", 88), ("tcp_counters", 64))]
+    marked = bytearray(skb())
+    struct.pack_into("I", marked, 8, 0x7464676B)  # FAST_TCP_PROBE_MARK
+    with tcp_fastpath.flow(arrives, leaves):
+        before, case = all_of_it(), {"ack": (1500 + BACK_DELTA) % 2**32, "options": stamped(9)}
+        assert tcp_fastpath.run(segment(arrives, **case), bytes(marked)) == (NEXT, expected(leaves, **case))
+        assert all_of_it() == before
+        tcp_fastpath.run(segment(arrives, **case), skb())
+        assert all_of_it() != before

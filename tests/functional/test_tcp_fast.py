@@ -2,11 +2,15 @@
 """TCP flows on the kernel's fast path: handed over, carried, and ended in every way there is. What every relay must do is in
 test_tcp.py, which runs on the fast path too."""
 import contextlib
+import fcntl
 import os
 import random
 import select
 import signal
 import socket
+import struct
+import subprocess
+import termios
 import threading
 
 import pytest
@@ -296,6 +300,116 @@ def test_ports_are_used_again_at_once(edge):
             reset(s)
         e.wait_flows(20, end="client_reset")
         assert e.metric("tcp_fast_flows_total") >= 15
+
+
+# --- keep-alive ---
+
+def after_probes(e, count):
+    """Waits until so many more probes are sent; what is not answered four times is over."""
+    before = e.metric("tcp_fast_probes_total")
+    wait_until(lambda: e.metric("tcp_fast_probes_total") >= before + count or e.metric("tcp_fast_flows") == 0, 30, "probes")
+    assert e.metric("tcp_fast_flows") == 1, e.flows()
+
+
+@pytest.mark.slow
+@ADDRESSES
+def test_ends_that_are_there_answer_keep_alive(fast, address):
+    e, client, origin, _ = fast("keepalive=1s", address=address)
+    after_probes(e, 12)
+    ping(client, origin, 100)
+    after_probes(e, 4)
+    client.close()
+    assert recv_all(origin) == b""
+
+
+@pytest.mark.slow
+@own_network()
+def test_keep_alive_without_time_stamps(fast):
+    sysctl("tcp_timestamps", 0)
+    e, client, origin, _ = fast("keepalive=1s")
+    after_probes(e, 12)
+    ping(client, origin, 100)
+
+
+@SIDES
+@pytest.mark.slow
+def test_keep_alive_of_a_half_closed_flow(fast, side):
+    e, client, origin, _ = fast("keepalive=1s")
+    closing, other = of_side(side, client, origin)
+    closing.shutdown(socket.SHUT_WR)
+    assert recv_all(other) == b""
+    after_probes(e, 12)
+    other.sendall(b"still here")
+    other.close()
+    assert recv_all(closing) == b"still here"
+    closing.close()
+    last_flow(e, end="done", end_side=side)
+
+
+@SIDES
+@pytest.mark.slow
+def test_keep_alive_leaves_a_stopped_stream_alone(fast, side):
+    """An end that reads nothing is there all the same, and its window is what it says."""
+    e, client, origin, _ = fast("keepalive=1s")
+    sending, reading = of_side(side, client, origin)
+    sending.setblocking(False)
+    sent = 0
+    while select.select([], [sending], [], 0.3)[1]:
+        sent += sending.send(piece(1, sent % PERIOD, min(PERIOD - sent % PERIOD, 1 << 16)))
+    after_probes(e, 6)
+    assert not select.select([], [sending], [], 0)[1]
+    assert recv_exactly(reading, sent) == (bytes(piece(1, 0, PERIOD)) * (sent // PERIOD + 1))[:sent]
+    sending.settimeout(15)
+    ping(client, origin, 10)
+
+
+def test_keep_alive_can_be_off_and_comes_with_a_reload(fast):
+    e, client, origin, _ = fast("keepalive=0")
+    assert not select.select([client], [], [], 2.5)[0]
+    assert e.metric("tcp_fast_probes_total") == 0
+    assert e.reload(e.rules_path.read_text().replace("keepalive=0", "keepalive=1s")).startswith("ok")
+    after_probes(e, 1)
+
+
+TCP_REPAIR = 19
+
+
+@SIDES
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_an_end_that_has_forgotten_the_flow_is_found(fast, side, address):
+    """As after a restart of its machine: it answers a probe with a reset."""
+    e, client, origin, _ = fast("keepalive=1s", address=address)
+    forgetting, other = of_side(side, client, origin)
+    forgetting.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    forgetting.close()
+    assert how_it_ends(other) == "reset"
+    last_flow(e, end=f"{side}_reset", end_side=side)
+
+
+def unconfirmed(s):
+    return struct.unpack("i", fcntl.ioctl(s, termios.TIOCOUTQ, bytes(4)))[0]
+
+
+@SIDES
+@pytest.mark.slow
+@pytest.mark.parametrize("sending", [False, True], ids=["idle", "while the other sends"])
+@own_network()
+def test_an_end_that_is_gone_is_lost(edge, side, sending):
+    """Also when the other end goes on sending, again and again."""
+    port, listener = free_port(), listen("127.0.0.6")
+    e = edge(f"{EARLY}tcp:{port} 127.0.0.6 {port_of(listener)} off off keepalive=1s\n")
+    with listener, connect(port, source="127.0.0.5") as client, accept(listener) as origin:
+        ping(client, origin, 50)
+        wait_metric(e, 1, "tcp_fast_flows")
+        gone, other = of_side(side, client, origin)
+        wait_until(lambda: unconfirmed(gone) == 0, what="the last confirmation: it would be repeated")
+        to, port = ("127.0.0.5" if side == "client" else "127.0.0.6"), port_of(gone)
+        subprocess.run(["nft", "add table ip t; add chain ip t in { type filter hook input priority 0; }; "
+                        f"add rule ip t in ip daddr {to} tcp dport {port} drop"], check=True)
+        if sending:
+            other.sendall(b"anybody?")
+        assert how_it_ends(other) == "reset"
+        assert last_flow(e, end=f"{side}_lost", end_side=side)["duration_ms"] < 10000
 
 
 # --- ends that come from the edge ---

@@ -1059,3 +1059,75 @@ def test_death_of_the_edge_resets_both_ends(net, way):
             while True:
                 end.sendall(b"anybody?")
                 end.recv(1)
+
+
+@WAYS
+@pytest.mark.parametrize("name, device", [("client", "c0"), ("origin", "o0")])
+@pytest.mark.parametrize("sending", [False, True], ids=["idle", "while the other sends"])
+def test_a_carried_peer_that_is_cut_off_is_lost(net, way, name, device, sending):
+    e, (client, origin) = tcp_pair(net, way, "keepalive=1s")
+    until_carried(net, e, (client, origin))
+    other = origin if name == "client" else client
+    with client, origin:
+        with net.inside(name):
+            net.ip(f"link set {device} down")
+        if sending:
+            other.sendall(b"anybody?")
+        assert how_it_ends(other) == "reset"
+    flow, = e.wait_flows(1)
+    assert (flow["end"], flow["end_side"]) == (f"{name}_lost", name)
+    assert flow["duration_ms"] < 15000
+
+
+@contextlib.contextmanager
+def frames_at(net, name, device):
+    """What arrives at a device from now on: gives a function that takes the next frame."""
+    with net.inside(name):
+        s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        s.bind((device, 0))
+        s.settimeout(TIMEOUT)
+    with s:
+        yield lambda: s.recvfrom(2000)
+
+
+@WAYS
+@pytest.mark.parametrize("stamps", ["1", "0"], ids=["time stamps", "no time stamps"])
+@pytest.mark.parametrize("name, device", [("client", "c0"), ("origin", "o0")])
+def test_keep_alive_of_a_carried_flow_repeats_what_is_known(net, way, stamps, name, device):
+    """What an end hears: one below what it expects, all else as in the last packet before. Both ends then go on."""
+    with contextlib.ExitStack() as stack:
+        for owner in ("client", "origin"):
+            stack.enter_context(sysctl(net, owner, tcp_timestamps=stamps))
+        e, (client, origin) = tcp_pair(net, way, "keepalive=1s")
+        until_carried(net, e, (client, origin))
+        next_frame = stack.enter_context(frames_at(net, name, device))
+        talk(client, origin)
+        port = port_of(client if name == "client" else origin)
+        seen, probes, answers = None, 0, 0
+        while probes < 4:
+            frame, (*_, kind, _, _) = next_frame()
+            head = 54 if ":" in way[0] else 34
+            if len(frame) < head + 20 or frame[12:14] != (b"\x86\xdd" if ":" in way[0] else b"\x08\x00"):
+                continue
+            sport, dport, seq, ack, offset, flags, window = struct.unpack(">HHIIBBH", frame[head:head + 16])
+            length = (int.from_bytes(frame[18:20], "big") + 54 if ":" in way[0] else int.from_bytes(frame[16:18], "big") + 14)
+            payload = length - head - (offset >> 4) * 4
+            options = frame[head + 20:head + (offset >> 4) * 4]
+            assert len(options) == (12 if stamps == "1" else 0)
+            if kind == 4 and sport == port:  # PACKET_OUTGOING
+                answers += probes > 0
+                sent = (seq + payload) % (1 << 32)
+            elif kind == 0 and dport == port:
+                stamp = int.from_bytes(options[4:8], "big")
+                if seen and not payload and seq == (seen[0] - 1) % (1 << 32):
+                    assert (ack, window, flags) == (sent, seen[1], 0x10)
+                    assert stamp >= seen[2]
+                    probes += 1
+                else:
+                    seen = ((seq + payload) % (1 << 32), window, stamp)
+        assert answers >= 3
+        assert net.metric(e, "tcp_fast_flows") == 1
+        talk(client, origin)
+        both_ways(client, origin, 5 * PERIOD)
+        client.close()
+        origin.close()

@@ -216,6 +216,7 @@ static int load(struct fastpath *fp, bool tcp)
 		return fault(-errno);
 	fp->skeleton->rodata->tcp_on = tcp;
 	(void)bpf_program__set_autoload(fp->skeleton->progs.flip, tcp);
+	(void)bpf_program__set_autoload(fp->skeleton->progs.probe, tcp);
 	r = fastpath_bpf__load(fp->skeleton);
 	if (r) {
 		fastpath_bpf__destroy(fp->skeleton);

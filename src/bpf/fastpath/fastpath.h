@@ -98,11 +98,29 @@ const struct fast_tcp_counters *fastpath_tcp_counters(const struct fastpath *fp,
 struct fastpath_tcp_position {
 	uint32_t seq;
 	uint32_t ack;
+	uint32_t timestamp; /* not older than any that the end has seen */
 };
 
 /** fastpath_tcp_position() - where a carried flow is; @ret by the direction towards the end. Return: 0; -errno. */
 MUST_CHECK int fastpath_tcp_position(
 	struct fastpath *fp, const struct fastpath_session *session, struct fastpath_tcp_position ret[2]);
+
+/**
+ * fastpath_tcp_probe() - ask an end of a carried flow for a sign of life: it confirms once more what it has got
+ * @direction: FAST_TO_ORIGIN, FAST_TO_CLIENT: towards which end. The answer counts in the packets of the other
+ * direction.
+ *
+ * Return: 0; -errno: not sent.
+ */
+MUST_CHECK int fastpath_tcp_probe(struct fastpath *fp, const struct fastpath_session *session, uint32_t direction);
+
+/**
+ * fastpath_tcp_unconfirmed() - whether the end that a direction leads to has not confirmed everything
+ *
+ * Return: 1, 0; -errno.
+ */
+MUST_CHECK int fastpath_tcp_unconfirmed(
+	struct fastpath *fp, const struct fastpath_session *session, uint32_t direction);
 
 /** fastpath_tcp_ring() - becomes readable (level-triggered) when something has happened to flows of a worker */
 int fastpath_tcp_ring(const struct fastpath *fp, unsigned int worker);

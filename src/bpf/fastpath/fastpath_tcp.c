@@ -4,7 +4,11 @@
 #include "bpf/fastpath/private.h"
 
 #include <bpf/bpf.h>
+#include <arpa/inet.h>
 #include <errno.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +16,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { TCP_COUNTERS_BYTES = FAST_SESSIONS_MAX * sizeof(struct fast_tcp_counters) };
+enum {
+	TCP_COUNTERS_BYTES = FAST_SESSIONS_MAX * sizeof(struct fast_tcp_counters),
+	PROBE_OPTIONS = 12, /* time stamps */
+	PROBE_HOPS = 64,
+};
 
 struct fastpath_tcp_listener {
 	void (*told)(void *context, uint32_t slot, uint32_t generation);
@@ -118,18 +126,129 @@ const struct fast_tcp_counters *fastpath_tcp_counters(const struct fastpath *fp,
 	return &fp->tcp_counters[slot];
 }
 
+static int read_session(const struct fastpath *fp, const struct fastpath_session *session, struct fast_tcp_session *ret)
+{
+	return bpf_map_lookup_elem_flags(fp->tcp_sessions_fd, &session->slot, ret, BPF_F_LOCK) ? fault(-errno) : 0;
+}
+
 int fastpath_tcp_position(
 	struct fastpath *fp, const struct fastpath_session *session, struct fastpath_tcp_position ret[2])
 {
 	struct fast_tcp_session s;
 
-	if (bpf_map_lookup_elem_flags(fp->tcp_sessions_fd, &session->slot, &s, BPF_F_LOCK))
-		return fault(-errno);
-	for (int i = 0; i < 2; i++) {
+	int r = read_session(fp, session, &s);
+
+	for (int i = 0; i < 2 && r == 0; i++) {
 		ret[i].seq = s.way[i].seen + s.way[i].seq_delta;
 		ret[i].ack = s.way[1 - i].seen;
+		ret[i].timestamp = s.way[i].timestamp + s.way[i].timestamp_delta;
 	}
-	return 0;
+	return r;
+}
+
+int fastpath_tcp_unconfirmed(struct fastpath *fp, const struct fastpath_session *session, uint32_t direction)
+{
+	struct fast_tcp_session s;
+	int r = read_session(fp, session, &s);
+
+	return r ? r : s.way[direction].seen != s.way[direction].acked;
+}
+
+/* --- probes --- */
+
+/* A keep-alive probe, before it is translated. */
+struct probe {
+	struct ethhdr ethernet; /* zero: the address of loopback */
+	uint8_t rest[sizeof(struct ipv6hdr) + sizeof(struct tcphdr) + PROBE_OPTIONS];
+};
+
+static uint32_t sum(const void *bytes, size_t length, uint32_t before)
+{
+	const uint8_t *b = bytes;
+
+	for (size_t i = 0; i < length; i += 2) /* only headers, whose lengths are even */
+		before += (uint32_t)b[i] << 8 | b[i + 1];
+	return before;
+}
+
+static uint16_t checksum(uint32_t sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return htons((uint16_t)~sum);
+}
+
+/*
+ * What the end that speaks in the direction would send: nothing, with a number below what the other end has confirmed,
+ * which that answers. All else repeats what is known already: confirmations, windows and time stamps stay as they are.
+ */
+static size_t make_tcp(
+	uint8_t *at, const struct fast_tuple *tuple, const struct fast_tcp_way *way, const struct fast_tcp_way *back)
+{
+	bool timestamps = way->flags & back->flags & FAST_TCP_WAY_TIMESTAMP;
+	uint32_t room = (back->limit - back->acked) >> way->scale_in;
+	struct tcphdr tcp = {
+		.source = tuple->sport,
+		.dest = tuple->dport,
+		.seq = htonl(way->acked - 1),
+		.ack_seq = htonl(back->acked + back->seq_delta),
+		.doff = timestamps ? 8 : 5,
+		.ack = 1,
+		.window = htons((uint16_t)MIN(room, 0xffffu)),
+	};
+	uint32_t options[PROBE_OPTIONS / 4] = { htonl(0x0101080a), htonl(way->timestamp),
+		htonl(back->timestamp + back->timestamp_delta) };
+	size_t length = timestamps ? sizeof(tcp) + sizeof(options) : sizeof(tcp);
+
+	tcp.check = checksum(sum(tuple, sizeof(tuple->saddr) + sizeof(tuple->daddr),
+		sum(&tcp, sizeof(tcp), sum(options, length - sizeof(tcp), IPPROTO_TCP + (uint32_t)length))));
+	memcpy(at, &tcp, sizeof(tcp));
+	memcpy(at + sizeof(tcp), options, sizeof(options));
+	return length;
+}
+
+static size_t make_probe(struct probe *probe, const struct fast_tuple *tuple, bool v4, const struct fast_tcp_way *way,
+	const struct fast_tcp_way *back)
+{
+	struct iphdr ip4 = { .version = 4, .ihl = 5, .ttl = PROBE_HOPS, .protocol = IPPROTO_TCP };
+	struct ipv6hdr ip6 = { .version = 6, .hop_limit = PROBE_HOPS, .nexthdr = IPPROTO_TCP };
+	size_t header = v4 ? sizeof(ip4) : sizeof(ip6);
+	size_t length = make_tcp(probe->rest + header, tuple, way, back);
+
+	if (v4) {
+		memcpy(&ip4.saddr, tuple->saddr + 12, 4);
+		memcpy(&ip4.daddr, tuple->daddr + 12, 4);
+		ip4.frag_off = htons(0x4000); /* don't fragment */
+		ip4.tot_len = htons((uint16_t)(header + length));
+		ip4.check = checksum(sum(&ip4, sizeof(ip4), 0));
+		memcpy(probe->rest, &ip4, sizeof(ip4));
+	} else {
+		memcpy(&ip6.saddr, tuple->saddr, 16);
+		memcpy(&ip6.daddr, tuple->daddr, 16);
+		ip6.payload_len = htons((uint16_t)length);
+		memcpy(probe->rest, &ip6, sizeof(ip6));
+	}
+	probe->ethernet.h_proto = htons(v4 ? ETH_P_IP : ETH_P_IPV6);
+	return sizeof(probe->ethernet) + header + length;
+}
+
+int fastpath_tcp_probe(struct fastpath *fp, const struct fastpath_session *session, uint32_t direction)
+{
+	bool to_client = direction == FAST_TO_CLIENT;
+	const struct addr *from = to_client ? &session->origin : &session->client;
+	struct fast_tuple tuple = fast_tuple_of(from, to_client ? &session->local : &session->edge);
+	struct fast_tcp_session s;
+	struct probe frame = { 0 };
+	LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = &frame, .repeat = 1);
+	int r = read_session(fp, session, &s);
+
+	if (r)
+		return r;
+	options.data_size_in =
+		(uint32_t)make_probe(&frame, &tuple, ip_is_v4(&from->ip), &s.way[direction], &s.way[1 - direction]);
+	if (bpf_prog_test_run_opts(fp->probe_fd, &options))
+		return fault(-errno);
+	return options.retval ? fault(-EIO) : 0;
 }
 
 /* --- ends --- */
@@ -204,6 +323,7 @@ void fastpath_tcp_init(struct fastpath *fp, unsigned int workers)
 	fp->targets_fd = bpf_map__fd(fp->skeleton->maps.tcp_targets);
 	fp->tcp_sessions_fd = bpf_map__fd(fp->skeleton->maps.tcp_sessions);
 	fp->flip_fd = bpf_program__fd(fp->skeleton->progs.flip);
+	fp->probe_fd = bpf_program__fd(fp->skeleton->progs.probe);
 	r = try_repair();
 	if (r)
 		goto off;

@@ -26,6 +26,7 @@ struct fastpath {
 	int targets_fd;
 	int tcp_sessions_fd;
 	int flip_fd;
+	int probe_fd;
 	struct ring_buffer *rings[FAST_TCP_WORKERS_MAX];
 	int ring_fds[FAST_TCP_WORKERS_MAX];
 	unsigned int ring_count;

@@ -6,7 +6,8 @@
  *
  * A session is watched first: the program notes how far each direction has come. `flip` then looks at both sockets and,
  * when neither has anything under way, stores the differences, under the same lock. From then on no packet of the
- * session reaches the sockets. See docs/adr/008-tcp-fast-path.md.
+ * session reaches the sockets. `probe` asks an end whether it is still there, in the name of the other one. See
+ * docs/adr/008-tcp-fast-path.md.
  */
 
 #define TCP_HEADER_MAX 60
@@ -196,8 +197,11 @@ static __always_inline __u32 note(struct fast_tcp_session *s, __u32 direction, c
 	if (t->has_ack && !after(ack, back->seen)) {
 		__u32 limit = ack + ((__u32)t->window << way->scale_in);
 
-		if (after(ack, back->acked))
+		if (!after(back->acked, ack)) {
 			back->acked = ack;
+			if (t->timestamp_at && after(t->timestamp, way->timestamp))
+				way->timestamp = t->timestamp;
+		}
 		if (!(back->flags & FAST_TCP_WAY_LIMIT) || after(limit, back->limit))
 			back->limit = limit;
 		back->flags |= FAST_TCP_WAY_LIMIT;
@@ -265,7 +269,8 @@ static __always_inline void tell(const struct fast_tcp_session *s, __u32 slot, _
 
 static __always_inline int carry_tcp(struct __sk_buff *skb, struct packet *p)
 {
-	__u32 slot, news, before, told, length, payload;
+	__u32 slot, news = 0, before, told, length, payload;
+	_Bool probe = skb->mark == FAST_TCP_PROBE_MARK;
 	struct fast_tcp_way way, back;
 	struct fast_tcp_counters *c;
 	struct fast_tcp_target *target;
@@ -300,10 +305,13 @@ static __always_inline int carry_tcp(struct __sk_buff *skb, struct packet *p)
 		bpf_map_delete_elem(&tcp_targets, &p->tuple);
 		return NEXT;
 	}
-	news = t.has_syn ? 0 : note(s, target->direction, &t);
+	if (!probe) { /* which is no sign of life */
+		if (!t.has_syn)
+			news = note(s, target->direction, &t);
+		c->bytes[target->direction & 1] += news;
+		c->packets[target->direction & 1] += skb->gso_segs > 1 ? skb->gso_segs : 1;
+	}
 	told = s->told;
-	c->bytes[target->direction & 1] += news;
-	c->packets[target->direction & 1] += skb->gso_segs > 1 ? skb->gso_segs : 1;
 	way = s->way[target->direction & 1];
 	back = s->way[(target->direction ^ 1) & 1];
 	bpf_spin_unlock(&s->lock);
@@ -313,6 +321,8 @@ static __always_inline int carry_tcp(struct __sk_buff *skb, struct packet *p)
 		c->told = told;
 		tell(s, slot, target->generation);
 	}
+	if (probe)
+		skb->mark = 0;
 	translate(&t, &target->to, &way, &back);
 	length = p->l4_length & 63;
 	if (length < sizeof(struct tcphdr) || length > TCP_HEADER_MAX)
@@ -422,4 +432,15 @@ int flip(struct __sk_buff *skb)
 	}
 	bpf_spin_unlock(&s->lock);
 	return result;
+}
+
+/*
+ * Sends a frame as if the other end had: it arrives at the loopback interface, where the program above carries it like
+ * any packet, to this machine or out of a device.
+ */
+SEC("tc")
+int probe(struct __sk_buff *skb)
+{
+	skb->mark = FAST_TCP_PROBE_MARK;
+	return bpf_clone_redirect(skb, LOOPBACK_IFINDEX, BPF_F_INGRESS);
 }
