@@ -4,7 +4,6 @@ what carries the option, lost segments, and the length of packets. The network i
 """
 import array
 import fcntl
-import select
 import socket
 import struct
 import subprocess
@@ -91,36 +90,36 @@ def test_the_origin_gets_the_client_s_address_and_port(net, capture, source, to,
 @SAME
 def test_tshark_reads_it(net, tmp_path, source, to, origin_address):  # noqa: F811
     """Somebody else's eyes: kind 200 with the right bytes in the right packets."""
-    port = free_port()
-    with origin_of(net, TcpOrigin, address=origin_address) as origin, open(tmp_path / "tshark.err", "wb") as err:
-        fields = [x for name in ("tcp.flags.syn", "tcp.flags.fin", "tcp.len", "tcp.option_kind", "tcp.options")
-                  for x in ("-e", name)]
+    port, out, err = free_port(), tmp_path / "tshark.out", tmp_path / "tshark.err"
+    fields = [x for name in ("tcp.srcport", "tcp.flags.fin", "tcp.len", "tcp.option_kind", "tcp.options") for x in ("-e", name)]
+    with origin_of(net, TcpOrigin, address=origin_address) as origin, open(out, "wb") as o, open(err, "wb") as e:
         with net.inside("origin"):
             tshark = subprocess.Popen(["tshark", "-l", "-n", "-i", "o0", "-f", f"tcp dst port {origin.port}", "-T", "fields",
-                                       *fields], stdout=subprocess.PIPE, stderr=err, text=True)
+                                       *fields], stdout=o, stderr=e)
         try:
-            wait_until(lambda: "Capturing on" in (tmp_path / "tshark.err").read_text(), what="tshark to begin")
+            wait_until(lambda: "Capturing on" in err.read_text(), what="tshark to begin")
             net.start(f"tcp:{port} {written(origin_address)} {origin.port} off toa\n")
-            found = []
-            while not found:  # it says that it begins a moment before it does
-                with tcp_from(net, port, to, source) as client:
-                    option = toa(*client.getsockname()[:2])
-                    say(client)
-                    say(client)
-                lines = []
-                while select.select([tshark.stdout], [], [], 2)[0]:
-                    lines.append(tshark.stdout.readline().rstrip("\n").split("\t"))
-                    if lines[-1][1] in ("1", "True"):
-                        break
-                found = [line for line in lines if len(line) == 5] if lines and lines[0][0] in ("1", "True") else []
+            with tcp_from(net, port, to, source) as first:
+                while not out.read_text():  # it says that it begins a moment before it does
+                    say(first)
+            with tcp_from(net, port, to, source) as client:
+                option = toa(*client.getsockname()[:2])
+                say(client)
+                say(client)
+
+            def second():
+                """The packets of the second connection, as tshark sees them, when its FIN is among them."""
+                lines = [line.split("\t") for line in out.read_text().splitlines()]
+                found = [line[1:] for line in lines if line[0] == lines[-1][0] != lines[0][0]]
+                return found if any(line[0] in ("1", "True") for line in found) else None
+            found = wait_until(second, what="both connections' ends")
         finally:
             tshark.terminate()
             tshark.wait()
-            tshark.stdout.close()
     syn, ack, data, *rest = found
     for packet, length in ((syn, "0"), (ack, "0"), (data, "5")):
-        assert packet[2] == length and "200" in packet[3].split(",") and option.hex() in packet[4], packet
-    assert rest and not any("200" in packet[3].split(",") for packet in rest)
+        assert packet[1] == length and "200" in packet[2].split(",") and option.hex() in packet[3], packet
+    assert rest and not any("200" in packet[2].split(",") for packet in rest)
 
 
 @FAMILIES
