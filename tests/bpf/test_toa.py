@@ -427,7 +427,7 @@ def test_the_verifier_accepts_it_from_every_clang_of_this_machine(clang, tmp_pat
     built, pinned = tmp_path / "toa_send.o", f"/sys/fs/bpf/test-toa-{os.getpid()}"
     machine = subprocess.run(["gcc", "-dumpmachine"], capture_output=True, text=True, check=True).stdout.strip()
     subprocess.run([clang, "-target", "bpf", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-fno-strict-aliasing",
-                    f"-I{ROOT}/src", f"-I/usr/include/{machine}", "-c", f"{ROOT}/src/bpf/toa_send/toa_send.bpf.c", "-o", built],
+                    f"-I{ROOT}/src", "-I" + ROOT, f"-I/usr/include/{machine}", "-c", f"{ROOT}/src/bpf/toa_send/toa_send.bpf.c", "-o", built],
                    check=True)
     rights = "-all,+bpf,+net_admin"
     done = subprocess.run(["setpriv", "--bounding-set=" + rights, "--inh-caps=-all", "bpftool", "prog", "loadall", built, pinned],

@@ -123,7 +123,7 @@ def load():
     def run(port, seconds):
         out = subprocess.check_output([LOAD, "tcp-crr", "--to", f"127.0.0.1:{port}", "--concurrency", "32", "--seconds",
                                        str(seconds)])
-        return json.loads(out)
+        return json.loads(out.splitlines()[-1])
     return run
 
 
