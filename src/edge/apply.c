@@ -358,8 +358,16 @@ static int read_first(struct edge *e, struct config *ret_config, struct text *ou
 	return r;
 }
 
-/* Before ports are planned, since without it some rules are refused; always, since rules may come later and rights go.
- */
+/* Every connection of the process would meet the program, so it is loaded for those who have a use for it. */
+static bool toa_is_wanted(const struct config *set)
+{
+	for (size_t i = 0; i < set->rule_count; i++)
+		if (set->rules[i].pass == PASS_TOA)
+			return true;
+	return set->node_given & 1u << NODE_SETTING_toa;
+}
+
+/* Before ports are planned, since without it some rules are refused. Later the rights are gone. */
 static void open_toa(struct edge *e, const struct config *set)
 {
 	struct text state = text_fixed(e->toa_state, sizeof(e->toa_state));
@@ -370,6 +378,9 @@ static void open_toa(struct edge *e, const struct config *set)
 		text_str(&state, "off: --no-bpf");
 	else if (!set->node.toa)
 		text_str(&state, "off: toa=off");
+	else if (!toa_is_wanted(set))
+		text_str(&state,
+			"off: no rule had pass mode toa at the start; \"set node toa=on\" and a restart bring it");
 	else if (toa_send_open(&why, &e->toa) == 0)
 		text_str(&state, "on");
 	else

@@ -158,6 +158,8 @@ def test_every_attempt_at_an_origin_carries_it(edge, capture):
         e.wait_flows(1)
         syn, = [s for s in capture.segments(refusing) if s.options.get(200) == option]
         assert syn.is_syn
+        wait_until(lambda: any(s.payload for s in capture.segments(origin.port) if s.options.get(200) == option),
+                   what="the data")
         found = [s for s in capture.segments(origin.port) if s.options.get(200) == option]
     assert [s.payload for s in found] == [b"", b"", b"hello"] and found[0].is_syn
     assert e.metric("connect_retries_total") >= 1 and e.metric("toa_hand_over_faults_total") == 0
@@ -342,14 +344,23 @@ def test_where_it_is_refused_rules_are_refused_or_go_without_as_they_say(edge, c
         assert not any(kinds(s) for s in capture.segments(origin.port))
 
 
-def test_a_reload_may_bring_the_first_rule_with_toa(edge, capture):
+def test_a_reload_brings_the_first_rule_with_toa_only_where_it_is_kept_ready(edge):
     port = free_port()
     with TcpOrigin() as origin:
         e = edge(f"tcp:{port} 127.0.0.1 {origin.port} off off\n")
+        assert not cgroups.exists(e.pid)  # without a use for it nobody pays for it
+        answer = e.reload(f"tcp:{port} 127.0.0.1 {origin.port} off toa\n")
+        assert answer.startswith("error") and "no rule had pass mode toa at the start" in answer
+
+
+def test_a_reload_may_bring_the_first_rule_with_toa(edge, capture):
+    port = free_port()
+    with TcpOrigin() as origin:
+        e = edge(f"set node toa=on\ntcp:{port} 127.0.0.1 {origin.port} off off\n")
         with connect(port) as client:
             say(client)
         segments_of_one(capture, origin.port)
-        assert e.reload(f"tcp:{port} 127.0.0.1 {origin.port} off toa\n").startswith("ok")
+        assert e.reload(f"set node toa=on\ntcp:{port} 127.0.0.1 {origin.port} off toa\n").startswith("ok")
         with connect(port) as client:
             option = toa(*client.getsockname())
             say(client)
